@@ -1,0 +1,78 @@
+"""What the public functions have in common: the parameters they record, what they warn of, and the progress bar."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inst_align._checks import warn_user
+
+if TYPE_CHECKING:
+    from inst_align._anndata import Pair
+    from inst_align.core.alignment import Alignment, Callback, Step
+
+logger = logging.getLogger("inst_align")
+
+
+def recorded_params(pair: Pair, *, rng: Any, **params: Any) -> dict[str, Any]:
+    """Return the parameters of a call in a form that can be stored, with what was decided while reading.
+
+    A seed is recorded if it was an integer; a generator cannot be.
+    """
+    seed = {"rng": int(rng)} if isinstance(rng, int | np.integer) else {}
+    genes = {} if pair.genes is None else {"n_genes": len(pair.genes)}
+    return params | seed | genes | {"normalized": dict(pair.normalized)}
+
+
+def warn_about_pose(report: dict[str, Any], *, allow_reflection: bool) -> None:
+    """Warn when another pose, or a mirror image, explains the sections as well or better."""
+    score = report.get("pose_score", float("nan"))
+    if report.get("pose_mirrored_better") and not allow_reflection:
+        warn_user(
+            f"A mirror image of the source fits clearly better (score {report['pose_mirrored_score']:.2f} against "
+            f"{score:.2f}): if a section may have been flipped, pass `allow_reflection=True`."
+        )
+    if report.get("pose_ambiguous"):
+        warn_user(
+            f"A distinctly different pose fits nearly as well (score {report['pose_runner_up']:.2f} against "
+            f"{score:.2f}): the tissue may be symmetric; look at `ia.pl.alignment` before you trust the result."
+        )
+
+
+def warn_about_map(report: dict[str, Any]) -> None:
+    """Warn when the non-rigid part cannot be trusted."""
+    if report["fold_fraction"] > 0:
+        warn_user(
+            f"The map folds at {report['fold_fraction']:.1%} of the source's cells, so that it has no inverse there; "
+            f"look at `ia.pl.deformation`."
+        )
+    rigid, moved = report["feature_correlation_rigid"], report["feature_correlation"]
+    if not moved >= rigid:
+        warn_user(
+            f"The non-rigid map agrees no better with the expression than the rigid one (correlation {moved:.3f} "
+            f"against {rigid:.3f}): prefer `ia.pp.rigid_align` for this pair."
+        )
+
+
+def log_stages(result: Alignment) -> None:
+    """Log where the time went."""
+    logger.info("%s", ", ".join(f"{stage}: {seconds:.1f} s" for stage, seconds in result.seconds.items()))
+
+
+@contextmanager
+def progress_bar(*, show: bool) -> Iterator[Callback]:
+    """Yield a callback that moves one progress bar, named after the stage that runs."""
+    from tqdm.auto import tqdm
+
+    with tqdm(disable=not show, leave=False, unit="step") as bar:
+
+        def update(step: Step) -> None:
+            bar.total = step.total
+            bar.set_description(step.stage, refresh=False)
+            bar.update(step.done - bar.n)
+
+        yield update

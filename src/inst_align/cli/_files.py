@@ -1,0 +1,134 @@
+"""Sections and pictures on disk: what is to be read, and outputs that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from anndata import AnnData
+
+SECTION_SUFFIXES = (".h5ad", ".zarr")
+PLOT_SUFFIXES = (".pdf", ".png", ".svg")
+
+
+def check_inputs(inputs: Mapping[str, Path]) -> None:
+    """Raise unless every input, by the name of its argument, is there and has a known suffix."""
+    for name, path in inputs.items():
+        _check_suffix(name, path, SECTION_SUFFIXES)
+        if not path.exists():
+            raise FileNotFoundError(f"`{name}`: there is no {str(path)!r}; check the path.")
+
+
+def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], *, overwrite: bool) -> None:
+    """Raise unless every output can be written and is a file of its own, so that no work is done in vain.
+
+    Parameters
+    ----------
+    outputs, inputs
+        Paths by the name of their argument. ``plot`` is a picture, all others are sections.
+    overwrite
+        Whether an output may be an input.
+    """
+    seen: dict[str, Path] = {}
+    for name, path in outputs.items():
+        _check_suffix(name, path, PLOT_SUFFIXES if name == "plot" else SECTION_SUFFIXES)
+        _check_place(name, path)
+        for other, input_path in inputs.items():
+            if _same(path, input_path) and not overwrite:
+                raise ValueError(
+                    f"`{name}`: {str(path)!r} is the {other}; choose another name, or pass --overwrite to replace it."
+                )
+        for other, earlier in seen.items():
+            if _same(path, earlier):
+                raise ValueError(f"`{name}`: {str(path)!r} is also `{other}`; choose another name.")
+        seen[name] = path
+
+
+def _check_suffix(name: str, path: Path, suffixes: tuple[str, ...]) -> None:
+    if path.suffix not in suffixes:
+        raise ValueError(f"`{name}`: {str(path)!r} does not end in {' or '.join(suffixes)}; give a path that does.")
+
+
+def _check_place(name: str, path: Path) -> None:
+    """Check that a new entry can be made in the folder, and that what it would replace is of its own kind."""
+    path = path.resolve()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"`{name}`: there is no folder {str(path.parent)!r}; make it first.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"`{name}`: nothing can be written into {str(path.parent)!r}; choose another folder.")
+    if path.suffix == ".zarr" and path.exists() and not _is_store(path):
+        raise ValueError(f"`{name}`: {str(path)!r} is there and is no AnnData; choose another name.")
+    if path.suffix != ".zarr" and path.is_dir():
+        raise IsADirectoryError(f"`{name}`: {str(path)!r} is a folder; choose another name.")
+
+
+def _is_store(path: Path) -> bool:
+    """Return whether a folder is an AnnData in zarr's format, and not, say, a SpatialData or somebody's pictures."""
+    import zarr
+
+    try:
+        return bool(zarr.open_group(path, mode="r").attrs.get("encoding-type") == "anndata")
+    except (OSError, ValueError):
+        return False
+
+
+def _same(path: Path, other: Path) -> bool:
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other.resolve()
+
+
+def read_section(path: Path, name: str) -> AnnData:
+    """Read an AnnData from ``.h5ad`` or ``.zarr``.
+
+    Raises
+    ------
+    ValueError
+        The file holds something else.
+    """
+    from anndata.io import read_h5ad, read_zarr
+
+    try:
+        return read_zarr(path) if path.suffix == ".zarr" else read_h5ad(path)
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise ValueError(f"`{name}`: {str(path)!r} cannot be read as AnnData ({error}).") from error
+
+
+def write_section(adata: AnnData, path: Path) -> None:
+    """Write an AnnData by the suffix of the path."""
+    if path.suffix == ".h5ad":
+        adata.write_h5ad(path, compression="gzip")
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of versions of the format, which nobody at a shell can choose
+        adata.write_zarr(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, in the same file system, whose contents take the place of ``path`` at the end.
+
+    When the block fails or is interrupted, ``path`` is as it was, and what was written is removed.
+    """
+    path = path.resolve()  # a link is to stay a link
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = scratch / "old"
+    try:
+        (scratch / "new").mkdir()
+        new = scratch / "new" / path.name
+        yield new
+        if path.is_dir():  # only files can be replaced in one go
+            path.replace(old)
+        new.replace(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,98 @@
+"""What can be said to ``inst-align``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+from inst_align import __version__
+from inst_align._keys import SPATIAL, SPATIAL_ALIGNED, SPATIAL_RIGID
+
+DEMO = """
+Align two sections of one made-up tissue, whose true alignment is known, and write pictures, the aligned data and a
+table of errors into a folder. It takes less than a minute on two CPU cores.
+"""
+ALIGN = """
+Align the source to the reference, guided by the expression measured on both, and write the source with its new
+coordinates, the map and a report. Sections are AnnData in .h5ad or .zarr; the output is replaced only when all went
+well.
+"""
+NAMES = "Messages name options as in Python: `spatial_key` there is --spatial-key here."
+
+
+def parser() -> ArgumentParser:
+    """Return the parser of all arguments; the name of the command comes as ``command``, None if none was given."""
+    top = ArgumentParser(
+        prog="inst-align",
+        description="Align spatial transcriptomics sections, non-rigidly and guided by expression.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"inst-align {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    demo = commands.add_parser("demo", help="try it on made-up data", description=DEMO, allow_abbrev=False)
+    _add_demo_options(demo)
+    align = commands.add_parser(
+        "align", help="align a section of yours to another", description=ALIGN, epilog=NAMES, allow_abbrev=False
+    )
+    _add_align_options(align)
+    for command in (demo, align):
+        _add_common_options(command)
+    return top
+
+
+def _add_demo_options(command: ArgumentParser) -> None:
+    command.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("inst_align_demo"),
+        metavar="FOLDER",
+        help="where to write; files of an earlier demo are replaced (default: %(default)s)",
+    )
+    command.add_argument(
+        "--cells", type=int, default=1500, metavar="N", help="cells in each section (default: %(default)s)"
+    )
+
+
+def _add_align_options(command: ArgumentParser) -> None:
+    command.add_argument("reference", type=Path, metavar="REF", help="the section that stays: .h5ad or .zarr")
+    command.add_argument("source", type=Path, metavar="SRC", help="the section that moves: .h5ad or .zarr")
+    files = command.add_argument_group("files")
+    files.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FILE", help="where the aligned source goes: .h5ad or .zarr"
+    )
+    files.add_argument("--out-ref", type=Path, metavar="FILE", help="write the reference too, with its own record")
+    files.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw both sections before and after: .png, .pdf, .svg"
+    )
+    files.add_argument(
+        "--color", metavar="KEY", help="column of obs, or gene, to colour the plot by (default: section)"
+    )
+    files.add_argument("--overwrite", action="store_true", help="allow the outputs to take the place of the inputs")
+    method = command.add_argument_group("method")
+    method.add_argument(
+        "--preset", choices=("default", "paper"), default="default", help="INST-Align as published: paper"
+    )
+    method.add_argument("--rigid-only", action="store_true", help="find the rotation and the shift only")
+    method.add_argument("--allow-reflection", action="store_true", help="allow the source to be a mirror image")
+    data = command.add_argument_group("what to read and write")
+    data.add_argument("--spatial-key", default=SPATIAL, metavar="KEY", help="obsm key of (x, y) (default: %(default)s)")
+    data.add_argument("--layer", metavar="KEY", help="layer with the expression (default: X)")
+    data.add_argument("--use-rep", metavar="KEY", help="obsm key of features to use instead of the expression")
+    data.add_argument("--no-normalize", action="store_true", help="the expression is normalised already")
+    data.add_argument(
+        "--key-added",
+        metavar="KEY",
+        help=f"obsm key of the result (default: {SPATIAL_ALIGNED}, or {SPATIAL_RIGID} with --rigid-only)",
+    )
+
+
+def _add_common_options(command: ArgumentParser) -> None:
+    run = command.add_argument_group("run")
+    run.add_argument(
+        "--rng", type=int, default=0, metavar="SEED", help="seed; the same one gives the same result (default: 0)"
+    )
+    run.add_argument("--no-field", action="store_true", help="leave out the canonical field: faster, no embedding")
+    run.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:0 (default: cuda where there is any)")
+    run.add_argument("--quiet", action="store_true", help="print warnings and errors only")
+    run.add_argument("--debug", action="store_true", help="show where in the program an error arose")

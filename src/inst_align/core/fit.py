@@ -1,0 +1,220 @@
+"""The fit of one pair, stage by stage: features, pose, registration, canonical field, one transform."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from inst_align.core.alignment import Alignment, Callback, Step
+from inst_align.core.export import user_displacement
+from inst_align.core.features import joint_features
+from inst_align.core.icp import adaptive_icp
+from inst_align.core.pose import PoseConfig, search_pose
+from inst_align.core.quality import AMBIGUOUS, MIRRORED, feature_correlation, map_report
+from inst_align.core.registration import RegistrationConfig, register
+from inst_align.core.section import Section, UnitFrame
+from inst_align.core.threads import torch_threads
+from inst_align.core.transforms import Affine, Compose, Displacement
+
+PoseMethod = Literal["fft", "icp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairConfig:
+    """Constants of the default preset.
+
+    Parameters
+    ----------
+    n_components
+        Channels of the shared features.
+    n_neighbors
+        Cells, itself among them, over which a cell's features are averaged.
+    registration
+        How the non-rigid map is found.
+    """
+
+    n_components: int = 30
+    n_neighbors: int = 5
+    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("n_components", "n_neighbors"):
+            if getattr(self, name) < 1:
+                msg = f"`{name}={getattr(self, name)}`: must be at least 1."
+                raise ValueError(msg)
+
+    def without_field(self) -> PairConfig:
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A pair in canonical order of its cells, with shared features. Row ``i`` is row ``order[i]`` of the user's."""
+
+    ref: Section
+    src: Section
+    features_ref: torch.Tensor
+    features_src: torch.Tensor
+
+    @classmethod
+    def of(
+        cls, ref: Section, src: Section, config: PairConfig, *, generator: torch.Generator, device: torch.device
+    ) -> Prepared:
+        """Sort the cells of both sections and compute their features on ``device``."""
+        ref, src = (section.take(section.canonical_order()) for section in (ref, src))
+        features = joint_features(
+            ref,
+            src,
+            n_components=config.n_components,
+            n_neighbors=config.n_neighbors,
+            generator=generator,
+            device=device,
+        )
+        return cls(ref=ref, src=src, features_ref=features[0], features_src=features[1])
+
+
+class Clock:
+    """Seconds by stage, and steps for a progress bar."""
+
+    def __init__(self, total: int, callback: Callback | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._total, self._done, self._stage, self._callback = total, 0, "", callback
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block under ``name``."""
+        start, self._stage = time.perf_counter(), name
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+    def step(self) -> None:
+        """Count one step of the current stage."""
+        self._done += 1
+        if self._callback is not None:
+            self._callback(Step(stage=self._stage, done=self._done, total=self._total))
+
+
+def fit_pose(
+    ref: Section,
+    src: Section,
+    *,
+    method: PoseMethod = "fft",
+    allow_reflection: bool = False,
+    config: PairConfig,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Alignment:
+    """Find the global pose of ``src`` over ``ref``: rotation, shift and, if allowed, a mirror image.
+
+    Parameters
+    ----------
+    ref, src
+        The section that stays and the one that moves.
+    method
+        ``"fft"``, a global search (:mod:`inst_align.core.pose`), or ``"icp"``, the paper's adaptive ICP
+        (:mod:`inst_align.core.icp`).
+    allow_reflection
+        Whether a mirrored pose may win.
+    config, generator, device
+        Constants of the features, randomness of their projection, and where they live.
+    """
+    clock = Clock(0, None)
+    with torch_threads(len(ref) + len(src)):
+        with clock.stage("features"):
+            pair = Prepared.of(ref, src, config, generator=generator, device=device)
+        with clock.stage("pose"):
+            affine, report = find_pose(pair, method=method, allow_reflection=allow_reflection)
+    return Alignment(affine=affine, transform=affine, report=report, seconds=clock.seconds)
+
+
+def find_pose(pair: Prepared, *, method: PoseMethod, allow_reflection: bool) -> tuple[Affine, dict[str, Any]]:
+    """Return the pose as a map from the source's to the reference's user frame, and what there is to say about it."""
+    frame_ref = UnitFrame.of(pair.ref.xy)
+    frame_src = UnitFrame.of(pair.src.xy, scale=frame_ref.scale)
+    xy_ref, xy_src = frame_ref.to_unit(pair.ref.xy), frame_src.to_unit(pair.src.xy)
+    if method == "icp":
+        features = pair.features_ref.cpu().numpy(), pair.features_src.cpu().numpy()
+        icp = adaptive_icp(xy_ref, xy_src, *features, allow_reflection=allow_reflection)
+        unit_matrix, found = icp.matrix, {"pose_score": icp.score, "pose_rmse": icp.rmse * frame_ref.scale}
+    else:
+        result = search_pose(
+            xy_ref, xy_src, pair.features_ref, pair.features_src, PoseConfig(allow_reflection=allow_reflection)
+        )
+        unit_matrix = result.best.matrix
+        runner_up = result.runner_up.score if result.runner_up else 0.0
+        found = {
+            "pose_score": result.best.score,
+            "pose_overlap": result.best.overlap,
+            "pose_runner_up": runner_up,
+            "pose_ambiguous": runner_up >= AMBIGUOUS * result.best.score,
+            "pose_mirrored_score": result.mirrored.score,
+            "pose_mirrored_better": result.mirrored.score > MIRRORED * result.best.score,
+        }
+    affine = Affine(np.linalg.inv(frame_ref.matrix) @ unit_matrix @ frame_src.matrix)
+    return affine, {"pose_method": method, "angle": affine.angle, "mirrored": affine.is_reflection, **found}
+
+
+def fit_pair(
+    ref: Section,
+    src: Section,
+    *,
+    config: PairConfig,
+    init: Affine | None = None,
+    allow_reflection: bool = False,
+    generator: torch.Generator,
+    device: torch.device,
+    callback: Callback | None = None,
+) -> Alignment:
+    """Align a pair non-rigidly: features, pose, registration, and the map as one transform in user units.
+
+    Parameters
+    ----------
+    ref, src
+        The section that stays and the one that moves.
+    config
+        Constants.
+    init
+        A pose to start from, source to reference in user units; ``None`` searches for one.
+    allow_reflection
+        Whether a mirrored pose may win the search.
+    generator, device
+        Randomness, and where tensors live.
+    callback
+        Told of every step.
+    """
+    clock = Clock(config.registration.n_steps, callback)
+    with torch_threads(len(ref) + len(src)):
+        with clock.stage("features"):
+            pair = Prepared.of(ref, src, config, generator=generator, device=device)
+        with clock.stage("pose"):
+            affine, report = (
+                find_pose(pair, method="fft", allow_reflection=allow_reflection)
+                if init is None
+                else (init, {"pose_method": "given", "angle": init.angle, "mirrored": init.is_reflection})
+            )
+        frame = UnitFrame.of(pair.ref.xy)
+        xy_ref, posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+        with clock.stage("registration"):
+            found = register(
+                xy_ref, posed, pair.features_ref, pair.features_src, config.registration, on_step=clock.step
+            )
+        move = Displacement(found.displacement, found.grid.origin, found.grid.pixel)
+        with clock.stage("export"):
+            transform = Compose((affine, user_displacement(move, found.grid, frame)))
+            report |= map_report(pair.ref, pair.src, affine, transform)
+            report |= _agreement(pair, affine, transform)
+    return Alignment(affine=affine, transform=transform, report=report, history=found.history, seconds=clock.seconds)
+
+
+def _agreement(pair: Prepared, affine: Affine, transform: Affine | Compose) -> dict[str, float]:
+    reach = 3 * max(pair.ref.spacing, pair.src.spacing)
+    features = pair.features_ref, pair.features_src
+    rigid = feature_correlation(pair.ref.xy, affine(pair.src.xy), *features, reach=reach)
+    moved = feature_correlation(pair.ref.xy, transform(pair.src.xy), *features, reach=reach)
+    return {"feature_correlation_rigid": rigid, "feature_correlation": moved}

@@ -1,0 +1,282 @@
+"""Global pose: the rotation, shift and, when asked for, mirror image that lay one section over the other.
+
+No start is needed. Feature channels of both sections are drawn on a common raster; for every angle, masked normalised
+cross-correlation (Padfield, IEEE Trans. Image Process. 21(5), 2012) gives the score of every shift at once through the
+FFT; a power of the overlap keeps small accidental overlaps from winning. The best distinct poses are then refined on
+the cells themselves, against the reference's smoothed features.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from inst_align.core.raster import Grid, blur, sample, splat
+
+N_PIXELS = 64
+"""Pixels along the side of the square that holds either section at any angle."""
+N_CHANNELS = 12
+BLUR = 1.2
+"""Blur of the rasters of the global search, in pixels."""
+TISSUE = 0.15
+"""A pixel is tissue where the blurred number of cells exceeds this share of its median over occupied pixels."""
+MIN_OVERLAP = 0.25
+OVERLAP_POWER = 0.5
+N_CANDIDATES = 6
+REFINE_STEPS = 80
+MAX_CELLS = 4000
+"""Cells of the source that the refinement looks at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseConfig:
+    """What the search covers.
+
+    Parameters
+    ----------
+    n_angles
+        Angles over the full circle.
+    allow_reflection
+        Whether a mirrored pose may win. Mirrored poses are scored in any case, so that a better one can be told of.
+    """
+
+    n_angles: int = 72
+    allow_reflection: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_angles < 4:
+            msg = f"`n_angles={self.n_angles}`: at least 4 angles are needed to search the circle."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One pose: ``y = rotation(angle) @ (mirror * x, y) + shift``, from the source's unit frame to the reference's."""
+
+    angle: float
+    mirror: bool
+    shift: tuple[float, float]
+    score: float
+    overlap: float
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Homogeneous (3, 3) matrix."""
+        c, s = math.cos(self.angle), math.sin(self.angle)
+        sign = -1.0 if self.mirror else 1.0
+        return np.array([[c * sign, -s, self.shift[0]], [s * sign, c, self.shift[1]], [0.0, 0.0, 1.0]])
+
+    def differs(self, other: Candidate, distance: float) -> bool:
+        """Whether the two poses are distinctly different: in mirror, by over 20 degrees, or by ``distance`` in shift."""
+        turn = abs((self.angle - other.angle + math.pi) % (2 * math.pi) - math.pi)
+        shift = math.dist(self.shift, other.shift)
+        return self.mirror != other.mirror or turn > math.radians(20) or shift > distance
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseResult:
+    """The winning pose, the best one that is distinctly different, and the best one of the other handedness."""
+
+    best: Candidate
+    runner_up: Candidate | None
+    mirrored: Candidate
+
+
+def search_pose(
+    xy_ref: np.ndarray,
+    xy_src: np.ndarray,
+    features_ref: torch.Tensor,
+    features_src: torch.Tensor,
+    config: PoseConfig,
+) -> PoseResult:
+    """Find the pose of the source over the reference.
+
+    Parameters
+    ----------
+    xy_ref, xy_src
+        Coordinates, shapes (n, 2) and (m, 2), each centred, in one common unit.
+    features_ref, features_src
+        Shared feature channels, shapes (n, k) and (m, k); the leading ones are used.
+    config
+        What the search covers.
+    """
+    radius = float(max(np.linalg.norm(xy_ref, axis=1).max(), np.linalg.norm(xy_src, axis=1).max()))
+    pixel = 2 * radius * 1.02 / (N_PIXELS - 1)
+    side = -pixel * (N_PIXELS - 1) / 2
+    grid = Grid(origin=(side, side), pixel=pixel, height=N_PIXELS, width=N_PIXELS)
+    ref = _Image.of(grid, xy_ref, features_ref[:, :N_CHANNELS])
+    src = _Image.of(grid, xy_src, features_src[:, :N_CHANNELS])
+
+    coarse: list[Candidate] = []
+    for mirror in (False, True):
+        angles = 2 * math.pi / config.n_angles * np.arange(config.n_angles)
+        found = [_best_shift(ref, src, float(angle), mirror=mirror) for angle in angles]
+        coarse += _distinct(found, limit=N_CANDIDATES, distance=0.3 * radius)
+    refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], coarse)
+    return _choose(refined, coarse, 0.3 * radius, config)
+
+
+def _choose(refined: list[Candidate], coarse: list[Candidate], distance: float, config: PoseConfig) -> PoseResult:
+    ranked = sorted(refined, key=lambda c: -c.score)
+    best = next(c for c in ranked if config.allow_reflection or not c.mirror)
+    mirrored = next(c for c in ranked if c.mirror != best.mirror)
+    # Where every start was refined to the winner, the best of the other starts stands for the runner-up.
+    others = ranked + sorted(coarse, key=lambda c: -c.score)
+    runner_up = (c for c in others if c.differs(best, distance) and (config.allow_reflection or not c.mirror))
+    return PoseResult(best=best, runner_up=next(runner_up, None), mirrored=mirrored)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Image:
+    """A section's channels and its tissue on a grid; the channels are zero off the tissue."""
+
+    grid: Grid
+    channels: torch.Tensor  # (k, H, W)
+    mask: torch.Tensor  # (1, H, W), 0 or 1
+
+    @classmethod
+    def of(cls, grid: Grid, xy: np.ndarray, features: torch.Tensor) -> _Image:
+        points = torch.as_tensor(xy, dtype=torch.float64, device=features.device)
+        sums, mass = (blur(image, BLUR) for image in splat(grid, points, features))
+        mask = (mass > TISSUE * mass[mass > 1e-3].median()).to(mass.dtype)
+        return cls(grid=grid, channels=sums / mass.clamp_min(1e-6) * mask, mask=mask)
+
+    def turned(self, angle: float, *, mirror: bool) -> _Image:
+        """The image of the section after mirroring x and rotating by ``angle`` about the origin."""
+        points = self.grid.points(self.mask.device)
+        c, s = math.cos(angle), math.sin(angle)
+        back = torch.stack([points @ points.new_tensor([c, s]), points @ points.new_tensor([-s, c])], dim=-1)
+        if mirror:
+            back = back * back.new_tensor([-1.0, 1.0])
+        moved = sample(torch.cat([self.channels, self.mask]), self.grid, back)
+        mask = (moved[-1:] > 0.5).to(moved.dtype)
+        channels = moved[:-1] / moved[-1:].clamp_min(0.5) * mask
+        return replace(self, channels=channels, mask=mask)
+
+
+def _best_shift(ref: _Image, src: _Image, angle: float, *, mirror: bool) -> Candidate:
+    turned = src.turned(angle, mirror=mirror)
+    ncc, overlap = masked_ncc(ref.channels, ref.mask, turned.channels, turned.mask)
+    score = torch.where(overlap >= MIN_OVERLAP, ncc * overlap**OVERLAP_POWER, -1.0)
+    row, column = divmod(int(score.argmax()), score.shape[1])
+    centre = ref.grid.height - 1
+    shift = ((column - centre) * ref.grid.pixel, (row - centre) * ref.grid.pixel)
+    found = float(score[row, column]), float(overlap[row, column])
+    return Candidate(angle=angle, mirror=mirror, shift=shift, score=found[0], overlap=found[1])
+
+
+def masked_ncc(
+    fixed: torch.Tensor, fixed_mask: torch.Tensor, moving: torch.Tensor, moving_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised cross-correlation of two masked multi-channel images at every shift (Padfield 2012, eq. 12).
+
+    Means and variances are those of the overlap at each shift, so that what lies outside of it does not count.
+    Numerator and variances are added up over channels before the quotient is taken.
+
+    Parameters
+    ----------
+    fixed, moving
+        Shapes (k, H, W) and (k, h, w); zero where the mask is.
+    fixed_mask, moving_mask
+        Shapes (1, H, W) and (1, h, w), 0 or 1.
+
+    Returns
+    -------
+    Correlation and overlap (as a share of the smaller tissue), shape (H + h - 1, W + w - 1); entry
+    ``(h - 1 + i, w - 1 + j)`` belongs to the moving image shifted by i rows and j columns.
+    """
+    size = [a + b - 1 for a, b in zip(fixed.shape[1:], moving.shape[1:])]
+
+    def transform(image: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft2(image, s=size)
+
+    def correlate(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfft2(a * b, s=size)
+
+    f, m = transform(fixed), transform(moving.flip(1, 2))
+    f_mask, m_mask = transform(fixed_mask), transform(moving_mask.flip(1, 2))
+    f_square = transform(fixed.square().sum(dim=0, keepdim=True))
+    m_square = transform(moving.flip(1, 2).square().sum(dim=0, keepdim=True))
+
+    count = correlate(f_mask, m_mask)[0].round().clamp_min(0)
+    safe = count.clamp_min(1)
+    f_sum, m_sum = correlate(f, m_mask), correlate(f_mask, m)
+    product = correlate((f * m).sum(dim=0), torch.ones_like(f_mask[0])) - (f_sum * m_sum).sum(dim=0) / safe
+    f_var = correlate(f_square, m_mask)[0] - f_sum.square().sum(dim=0) / safe
+    m_var = correlate(f_mask, m_square)[0] - m_sum.square().sum(dim=0) / safe
+    floor = 1e-4 * (f_var.max() * m_var.max()).clamp_min(1e-20).sqrt()
+    ncc = product / (f_var.clamp_min(0) * m_var.clamp_min(0)).sqrt().clamp_min(floor)
+    return ncc, count / torch.minimum(fixed_mask.sum(), moving_mask.sum()).clamp_min(1)
+
+
+def _distinct(found: list[Candidate], *, limit: int, distance: float) -> list[Candidate]:
+    """The best candidates, leaving out those that are near a better one."""
+    kept: list[Candidate] = []
+    for candidate in sorted(found, key=lambda c: -c.score):
+        if all(candidate.differs(other, distance) for other in kept):
+            kept.append(candidate)
+        if len(kept) == limit:
+            break
+    return kept
+
+
+def _refine(ref: _Image, xy_src: np.ndarray, features: torch.Tensor, candidates: list[Candidate]) -> list[Candidate]:
+    """Move all candidates uphill together, on the score taken at the source's cells."""
+    device = features.device
+    stride = max(1, len(xy_src) // MAX_CELLS)
+    xy = torch.as_tensor(xy_src[::stride], dtype=torch.float32, device=device)
+    values = features[::stride].T  # (k, m)
+    image = torch.cat([blur(ref.channels, 1.0), blur(ref.mask, 1.0)])
+    sign = torch.tensor([[-1.0 if c.mirror else 1.0, 1.0] for c in candidates], device=device)
+    angle = torch.tensor([c.angle for c in candidates], device=device, requires_grad=True)
+    shift = torch.tensor([c.shift for c in candidates], device=device, requires_grad=True)
+    optimiser = torch.optim.Adam([{"params": [angle], "lr": 0.02}, {"params": [shift], "lr": 0.5 * ref.grid.pixel}])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, REFINE_STEPS, eta_min=0.0)
+    for _ in range(REFINE_STEPS):
+        optimiser.zero_grad()
+        score, _ = _score_at_cells(image, ref.grid, xy, values, sign, angle, shift)
+        (-score.sum()).backward()
+        optimiser.step()
+        schedule.step()
+    with torch.no_grad():
+        score, overlap = _score_at_cells(image, ref.grid, xy, values, sign, angle, shift)
+    rows = zip(candidates, angle.tolist(), shift.tolist(), score.tolist(), overlap.tolist())
+    return [replace(c, angle=a % (2 * math.pi), shift=(t[0], t[1]), score=s, overlap=o) for c, a, t, s, o in rows]
+
+
+def _score_at_cells(
+    image: torch.Tensor,
+    grid: Grid,
+    xy: torch.Tensor,
+    values: torch.Tensor,
+    sign: torch.Tensor,
+    angle: torch.Tensor,
+    shift: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Correlation times a power of the overlap, and the overlap, for every pose; shapes (p,)."""
+    c, s = angle.cos(), angle.sin()
+    rotation = torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)  # (p, 2, 2)
+    moved = (xy[None] * sign[:, None]) @ rotation.transpose(1, 2) + shift[:, None]  # (p, m, 2)
+    drawn = sample(image, grid, moved)  # (k + 1, p, m)
+    weight = drawn[-1]
+    fixed = drawn[:-1] / weight.clamp_min(1e-3)
+    total = weight.sum(dim=1).clamp_min(1e-6)
+    moving = values[:, None].expand_as(fixed)
+    fixed = fixed - ((fixed * weight).sum(dim=2) / total)[..., None]
+    moving = moving - ((moving * weight).sum(dim=2) / total)[..., None]
+    product = (fixed * moving * weight).sum(dim=(0, 2))
+    norm = ((fixed.square() * weight).sum(dim=(0, 2)) * (moving.square() * weight).sum(dim=(0, 2))).sqrt()
+    covered = total / xy.shape[0]
+    tissue = image[-1].sum() * grid.pixel**2
+    source_area = tissue.new_tensor(_area(xy, grid.pixel))
+    overlap = (covered * source_area / torch.minimum(source_area, tissue)).clamp_max(1.0)
+    return product / norm.clamp_min(1e-9) * overlap**OVERLAP_POWER, overlap.detach()
+
+
+def _area(xy: torch.Tensor, pixel: float) -> float:
+    """Area of the pixels that hold a cell."""
+    occupied = torch.unique((xy / pixel).floor().long(), dim=0)
+    return len(occupied) * pixel**2

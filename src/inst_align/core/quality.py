@@ -1,0 +1,72 @@
+"""What can be said of an alignment without knowing the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from inst_align.core.section import Section
+from inst_align.core.transforms import Affine, Compose
+
+AMBIGUOUS = 0.95
+"""A runner-up pose whose score reaches this share of the winner's makes the pose ambiguous."""
+MIRRORED = 1.05
+"""A mirrored pose whose score exceeds the winner's by this factor is told of."""
+N_NEIGHBORS = 8
+
+
+def feature_correlation(
+    xy_ref: np.ndarray, xy_src: np.ndarray, features_ref: torch.Tensor, features_src: torch.Tensor, *, reach: float
+) -> float:
+    """Correlation of the source's features with the reference's around the place it is put at.
+
+    The reference is interpolated by Gaussian weights over the nearest cells; source cells without a reference cell
+    within ``reach`` do not count. Correlation over cells, channel by channel, weighted by the channels' variances.
+
+    Parameters
+    ----------
+    xy_ref, xy_src
+        Coordinates in one frame, shapes (n, 2) and (m, 2).
+    features_ref, features_src
+        Shared features, shapes (n, k) and (m, k).
+    reach
+        Distance beyond which a source cell has no counterpart.
+    """
+    distance, index = cKDTree(xy_ref).query(xy_src, k=min(N_NEIGHBORS, len(xy_ref)))
+    covered = distance[:, 0] <= reach
+    if covered.sum() < 3:
+        return float("nan")
+    distance, index = distance[covered], index[covered]
+    weight = np.exp(-0.5 * (distance / np.maximum(distance[:, 1:2], 1e-12)) ** 2)
+    weight /= weight.sum(axis=1, keepdims=True)
+    fixed = np.einsum("nk,nkc->nc", weight, features_ref.cpu().numpy()[index].astype(np.float64))
+    moving = features_src.cpu().numpy()[covered].astype(np.float64)
+    fixed -= fixed.mean(axis=0)
+    moving -= moving.mean(axis=0)
+    product = (fixed * moving).sum()
+    return float(product / np.sqrt((fixed**2).sum() * (moving**2).sum()).clip(1e-12))
+
+
+def map_report(ref: Section, src: Section, affine: Affine, transform: Affine | Compose) -> dict[str, Any]:
+    """How far the non-rigid part moves the cells, how it changes areas, and whether it folds.
+
+    Distances are in median neighbour distances of the reference, areas relative to the affine part.
+    """
+    rigid, moved = affine(src.xy), transform(src.xy)
+    distance = np.linalg.norm(moved - rigid, axis=1) / ref.spacing
+    area = np.linalg.det(transform.jacobian(src.xy)) / np.linalg.det(affine.matrix[:2, :2])
+    tree = cKDTree(ref.xy)
+    nearest, _ = tree.query(moved)
+    return {
+        "spacing_reference": ref.spacing,
+        "spacing_source": src.spacing,
+        "displacement_median": float(np.median(distance)),
+        "displacement_max": float(distance.max()),
+        "area_change_min": float(area.min()),
+        "area_change_max": float(area.max()),
+        "fold_fraction": float((area <= 0).mean()),
+        "overlap": float((nearest <= 3 * max(ref.spacing, src.spacing)).mean()),
+    }

@@ -1,0 +1,102 @@
+"""Rasters of features on a regular grid. They live inside ``core`` only: no user's image is ever resampled here.
+
+Convention: a raster has shape (..., H, W); row i, column j stand for the point ``origin + pixel * (j, i)`` in (x, y).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A regular grid of points in the plane.
+
+    Parameters
+    ----------
+    origin
+        The point (x, y) of row 0, column 0.
+    pixel
+        Distance between neighbouring points, the same along both axes.
+    height, width
+        Number of rows (y) and columns (x).
+    """
+
+    origin: tuple[float, float]
+    pixel: float
+    height: int
+    width: int
+
+    @classmethod
+    def around(cls, xy: np.ndarray, *, pixel: float, margin: float = 0.0) -> Grid:
+        """Return the smallest grid that holds the points (n, 2) with ``margin`` on each side, centred on them."""
+        low, high = xy.min(axis=0) - margin, xy.max(axis=0) + margin
+        width, height = (int(n) for n in np.ceil((high - low) / pixel) + 1)
+        origin = (low + high - pixel * (np.array([width, height]) - 1)) / 2
+        return cls(origin=(float(origin[0]), float(origin[1])), pixel=pixel, height=height, width=width)
+
+    def points(self, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Coordinates of the grid's points, shape (H, W, 2), (x, y)."""
+        x = self.origin[0] + self.pixel * torch.arange(self.width, device=device, dtype=dtype)
+        y = self.origin[1] + self.pixel * torch.arange(self.height, device=device, dtype=dtype)
+        return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+
+    def normalize(self, xy: torch.Tensor) -> torch.Tensor:
+        """Coordinates (..., 2) in the [-1, 1] convention of ``grid_sample`` with ``align_corners=True``."""
+        origin = torch.as_tensor(self.origin, device=xy.device, dtype=xy.dtype)
+        size = torch.tensor([self.width - 1, self.height - 1], device=xy.device, dtype=xy.dtype)
+        return (xy - origin) * (2 / (self.pixel * size)) - 1
+
+
+def splat(grid: Grid, xy: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Share each cell's values among the four grid points around it, bilinearly.
+
+    Parameters
+    ----------
+    xy
+        Coordinates, shape (n, 2); points off the grid are left out.
+    values
+        Shape (n, k).
+
+    Returns
+    -------
+    Sums, shape (k, H, W), and the number of cells, shape (1, H, W).
+    """
+    position = (xy - torch.as_tensor(grid.origin, device=xy.device, dtype=xy.dtype)) / grid.pixel
+    corner = position.floor()
+    fraction = (position - corner).to(values.dtype)
+    corner = corner.long()
+    weighted = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
+    sums = weighted.new_zeros(grid.height * grid.width, weighted.shape[1])
+    for dx in (0, 1):
+        for dy in (0, 1):
+            column, row = corner[:, 0] + dx, corner[:, 1] + dy
+            weight = (fraction[:, 0] if dx else 1 - fraction[:, 0]) * (fraction[:, 1] if dy else 1 - fraction[:, 1])
+            inside = (column >= 0) & (column < grid.width) & (row >= 0) & (row < grid.height)
+            sums.index_add_(0, (row * grid.width + column)[inside], (weighted * weight[:, None])[inside])
+    image = sums.T.reshape(-1, grid.height, grid.width)
+    return image[:-1], image[-1:]
+
+
+def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur of (k, H, W) with ``sigma`` in pixels; zero beyond the border."""
+    if sigma <= 0:
+        return image
+    radius = max(1, int(np.ceil(3 * sigma)))
+    x = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    stack = image[:, None]
+    stack = torch.nn.functional.conv2d(stack, kernel.view(1, 1, -1, 1), padding=(radius, 0))
+    stack = torch.nn.functional.conv2d(stack, kernel.view(1, 1, 1, -1), padding=(0, radius))
+    return stack[:, 0]
+
+
+def sample(image: torch.Tensor, grid: Grid, xy: torch.Tensor) -> torch.Tensor:
+    """Bilinear values of ``image`` (k, H, W) at points (..., 2), shape (k, ...); zero beyond the grid."""
+    points = grid.normalize(xy).reshape(1, 1, -1, 2)
+    values = torch.nn.functional.grid_sample(image[None], points, align_corners=True)
+    return values.reshape(image.shape[0], *xy.shape[:-1])

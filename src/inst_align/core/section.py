@@ -1,0 +1,113 @@
+"""What every numerical part is given: one section as plain arrays, and the frame that the arrays are worked on in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array, csr_matrix
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """One tissue section as arrays.
+
+    Parameters
+    ----------
+    xy
+        Coordinates, shape ``(n, 2)``, float64, axis order (x, y), in the user's units.
+    expression
+        Shape ``(n, g)``, float32. Log-normalised expression (CSR or dense), the same genes in the same order in both
+        sections of a pair; or, with ``is_rep``, features that are taken as they are (dense).
+    is_rep
+        Whether ``expression`` is a representation given by the user, which is neither standardised nor projected.
+    name
+        Named in error messages.
+    """
+
+    xy: np.ndarray
+    expression: csr_matrix | csr_array | np.ndarray
+    is_rep: bool = False
+    name: Literal["reference", "source"] = "reference"
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    @cached_property
+    def spacing(self) -> float:
+        """Median distance from a cell to its nearest other position, in the user's units: the unit of every error."""
+        positions = np.unique(self.xy, axis=0)
+        distance, _ = cKDTree(positions).query(positions, k=2)
+        return float(np.median(distance[:, 1]))
+
+    def canonical_order(self) -> np.ndarray:
+        """Permutation, shape ``(n,)``, that sorts the cells by coordinates and, where those tie, by expression.
+
+        Everything random or order-dependent happens after this, so that the order of a user's rows does not matter.
+        """
+        total = np.asarray(self.expression.sum(axis=1)).ravel()
+        weighted = np.asarray(self.expression @ np.arange(1, self.expression.shape[1] + 1)).ravel()
+        return np.lexsort((weighted, total, self.xy[:, 1], self.xy[:, 0]))
+
+    def take(self, index: np.ndarray) -> Section:
+        """Return the section made of the given rows (positions or a mask), in that order."""
+        return replace(self, xy=self.xy[index], expression=self.expression[index])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnitFrame:
+    """Similarity from a user's frame to the centred, isotropically scaled frame that the numerics run in.
+
+    The axes are the section's own principal axes, signed by their third moments, so that rotating a section's input
+    coordinates leaves its coordinates in this frame, and with them rasters and grids, the same. Never a reflection.
+
+    Parameters
+    ----------
+    center
+        Shape ``(2,)``, in the user's units.
+    rotation
+        Proper rotation, shape ``(2, 2)``: user's axes to unit axes.
+    scale
+        User's units per unit length.
+    """
+
+    center: np.ndarray
+    rotation: np.ndarray
+    scale: float
+
+    @classmethod
+    def of(cls, xy: np.ndarray, *, scale: float | None = None) -> UnitFrame:
+        """Return the frame of a section; ``scale=None`` makes its root mean square radius sqrt(2)."""
+        center = xy.mean(axis=0)
+        centred = xy - center
+        variance, axes = np.linalg.eigh(centred.T @ centred / len(xy))
+        rotation = axes[:, ::-1].T
+        skewness = (centred @ rotation[0]) ** 3
+        if skewness.sum() < 0:
+            rotation = rotation * np.array([[-1.0], [1.0]])
+        if np.linalg.det(rotation) < 0:
+            rotation = rotation * np.array([[1.0], [-1.0]])
+        if scale is None:
+            scale = float(np.sqrt(variance.sum() / 2))
+        return cls(center=center, rotation=rotation, scale=scale)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Homogeneous ``(3, 3)`` matrix from the user's frame to the unit frame."""
+        matrix = np.eye(3)
+        matrix[:2, :2] = self.rotation / self.scale
+        matrix[:2, 2] = -matrix[:2, :2] @ self.center
+        return matrix
+
+    def to_unit(self, xy: np.ndarray) -> np.ndarray:
+        """Map ``(n, 2)`` user coordinates to unit coordinates."""
+        return (xy - self.center) @ self.rotation.T / self.scale
+
+    def to_user(self, xy: np.ndarray) -> np.ndarray:
+        """Map ``(n, 2)`` unit coordinates to user coordinates."""
+        return xy * self.scale @ self.rotation + self.center

@@ -1,0 +1,216 @@
+"""Non-rigid alignment of one section to another."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from inst_align import _keys
+from inst_align._anndata import check_key_added, read_pair, recorded_pose, write_alignment
+from inst_align._calls import log_stages, progress_bar, recorded_params, warn_about_map, warn_about_pose
+from inst_align._device import resolve_device
+from inst_align._random import numpy_generator, torch_generator
+
+if TYPE_CHECKING:
+    import torch
+    from anndata import AnnData
+
+    from inst_align._anndata import Pair
+    from inst_align._random import RNGLike, SeedLike
+    from inst_align.core.fit import PairConfig
+    from inst_align.core.paper_config import PaperConfig
+    from inst_align.core.transforms import Affine
+
+logger = logging.getLogger("inst_align")
+
+
+def align_pair(
+    adata_ref: AnnData,
+    adata_src: AnnData,
+    *,
+    preset: Literal["default", "paper"] = "default",
+    init: Literal["auto", "search"] | np.ndarray | Affine = "auto",
+    spatial_key: str = _keys.SPATIAL,
+    use_rep: str | None = None,
+    layer: str | None = None,
+    normalize: Literal["auto"] | bool = "auto",
+    allow_reflection: bool = False,
+    field: bool = True,
+    config: PairConfig | PaperConfig | None = None,
+    key_added: str = _keys.SPATIAL_ALIGNED,
+    rng: SeedLike | RNGLike | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    copy: bool = False,
+) -> tuple[AnnData, AnnData] | None:
+    """Align one section to another, non-rigidly and guided by the expression measured on both.
+
+    The default finds the global pose (:func:`inst_align.pp.rigid_align`), then a smooth invertible map that brings the
+    feature fields of both sections together from coarse to fine, in both directions at once, and at last the canonical
+    expression field of INST-Align :cite:p:`han2026` with a small residual deformation. ``preset="paper"`` is that
+    method as published.
+
+    Parameters
+    ----------
+    adata_ref
+        The reference, which stays where it is.
+    adata_src
+        The source, which moves.
+    preset
+        ``"default"``, the most accurate that we can measure, or ``"paper"``, for comparison.
+    init
+        ``"auto"`` takes the pose that :func:`inst_align.pp.rigid_align` recorded, if the coordinates are still the
+        same, and else searches; ``"search"`` always searches; or a pose of one's own, source to reference, as a
+        homogeneous ``(3, 3)`` matrix or :class:`inst_align.transforms.Affine`.
+    spatial_key
+        Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections.
+    use_rep
+        Key in ``obsm`` of features to use as they are instead of the expression, the same columns in both sections.
+    layer
+        Key in ``layers`` of the expression; ``None`` takes ``X``.
+    normalize
+        Whether the expression is counts, to be scaled per cell and log-transformed (on a copy). ``"auto"`` takes it
+        for counts unless ``uns["log1p"]`` is there.
+    allow_reflection
+        Whether the search for the pose may return a mirror image.
+    field
+        Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. Without it the call
+        takes a fraction of the time. The paper's preset cannot do without.
+    config
+        Constants other than the preset's.
+    key_added
+        Key in ``obsm`` for the result, and in ``uns["inst_align"]`` for its record.
+    rng
+        Seed or generator (SPEC 7). The same integer gives the same bits on the same machine.
+    device
+        ``"cpu"``, ``"cuda"``, or ``None`` for CUDA where there is any.
+    progress
+        Whether to show a progress bar.
+    copy
+        Return changed copies instead of writing to the objects given.
+
+    Returns
+    -------
+    ``None``, or with ``copy=True`` the changed ``(adata_ref, adata_src)``. Sets, at the end, in both:
+
+    ``obsm[key_added]``
+        float64, shape ``(n, 2)``: the source's coordinates in the reference's frame and units; the reference's own.
+    ``uns["inst_align"][key_added]``
+        The record, on the source with the map, the report, the history and the field; see
+        :func:`inst_align.get.transform` and :func:`inst_align.get.report`.
+
+    Raises
+    ------
+    KeyError
+        If a key is missing.
+    TypeError
+        If ``config`` is not that of the preset.
+    ValueError
+        If coordinates or expression cannot be used; nothing is written then.
+
+    Warns
+    -----
+    UserWarning
+        If the pose is ambiguous, a mirror image fits better, the map folds, or it explains the expression no better
+        than the pose alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import inst_align as ia
+    >>> ref, src = ia.datasets.toy_pair(n_cells=400, n_genes=60, rng=0)
+    >>> ia.tl.align_pair(ref, src, field=False, rng=0, progress=False)
+    >>> src.obsm["spatial_aligned"].shape
+    (400, 2)
+    >>> t = ia.get.transform(src)
+    >>> np.allclose(t.inverse()(src.obsm["spatial_aligned"]), src.obsm["spatial"])
+    True
+    """
+    pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, use_rep=use_rep, layer=layer, normalize=normalize)
+    config = _config(preset, config, field=field)
+    if not copy:
+        check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
+    pose = _initial_pose(init, adata_src, pair)
+    chosen = resolve_device(device)
+    arguments: dict[str, Any] = {
+        "config": config,
+        "init": pose,
+        "allow_reflection": allow_reflection,
+        "generator": torch_generator(numpy_generator(rng)),
+        "device": chosen,
+    }
+    with progress_bar(show=progress) as callback:
+        if preset == "paper":
+            from inst_align.core.fit_paper import fit_pair_paper
+
+            result = fit_pair_paper(pair.ref, pair.src, **arguments, callback=callback)
+        else:
+            from inst_align.core.fit import fit_pair
+
+            result = fit_pair(pair.ref, pair.src, **arguments, callback=callback)
+    warn_about_pose(result.report, allow_reflection=allow_reflection)
+    warn_about_map(result.report)
+    log_stages(result)
+    if copy:
+        adata_ref, adata_src = adata_ref.copy(), adata_src.copy()
+    write_alignment(
+        adata_ref,
+        adata_src,
+        key_added=key_added,
+        spatial_key=spatial_key,
+        params=recorded_params(
+            pair,
+            preset=preset,
+            init=init if isinstance(init, str) else "given",
+            spatial_key=spatial_key,
+            use_rep=use_rep,
+            layer=layer,
+            normalize=normalize,
+            allow_reflection=allow_reflection,
+            field=field,
+            config=config,
+            rng=rng,
+            device=str(chosen),
+        ),
+        alignment=result,
+        xy_aligned=result.transform(pair.src.xy),
+    )
+    return (adata_ref, adata_src) if copy else None
+
+
+def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool) -> PairConfig | PaperConfig:
+    from inst_align.core.fit import PairConfig
+    from inst_align.core.paper_config import PaperConfig
+
+    kinds: dict[str, type[PairConfig] | type[PaperConfig]] = {"default": PairConfig, "paper": PaperConfig}
+    if preset not in kinds:
+        raise ValueError(f'`preset={preset!r}` is not known; pass "default" or "paper".')
+    kind = kinds[preset]
+    if config is None:
+        config = kind()
+    if not isinstance(config, kind):
+        raise TypeError(f'`config` is a {type(config).__name__}, but `preset="{preset}"` takes a {kind.__name__}.')
+    if field:
+        return config
+    if isinstance(config, PaperConfig):
+        raise ValueError('`field=False` does not go with `preset="paper"`, which aligns by means of the field.')
+    return config.without_field()
+
+
+def _initial_pose(init: Any, adata_src: AnnData, pair: Pair) -> Affine | None:
+    """Return the pose to start from, or ``None`` to search for one."""
+    from inst_align.core.transforms import Affine
+
+    if isinstance(init, Affine):
+        return init
+    if isinstance(init, str):
+        if init not in ("auto", "search"):
+            raise ValueError(f'`init={init!r}` is not known; pass "auto", "search", a (3, 3) matrix or an Affine.')
+        recorded = recorded_pose(adata_src, pair) if init == "auto" else None
+        if isinstance(recorded, Affine):
+            logger.info('starting from the pose recorded by rigid_align; pass `init="search"` to search again')
+            return recorded
+        return None
+    return Affine(init)
