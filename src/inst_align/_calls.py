@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ import numpy as np
 from inst_align._checks import warn_user
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from inst_align._anndata import Pair
     from inst_align.core.alignment import Alignment, Callback, Step
 

@@ -81,7 +81,7 @@ def test_fit_gives_finite_numbers_of_the_right_shape():
 
 def test_history_has_one_finite_value_per_epoch():
     history = fit(dataclasses.replace(TINY, phase2_epochs=4)).history
-    assert {"phase1_reconstruction", "phase1_matching", "phase2_matching", "phase2_jacobian"} <= history.keys()
+    assert {"phase1.reconstruction", "phase1.matching", "phase2.matching", "phase2.jacobian"} <= history.keys()
     for name, values in history.items():
         assert values.shape == ((6,) if name.startswith("phase1") else (4,))
         assert np.isfinite(values).all()
@@ -90,12 +90,12 @@ def test_history_has_one_finite_value_per_epoch():
 def test_history_holds_every_term_of_the_total():
     history = fit().history
     total = (
-        history["phase2_matching"]
-        + 0.1 * history["phase2_reconstruction"]
-        + 0.01 * history["phase2_jacobian"]
-        + 0.05 * history["phase2_magnitude"]
+        history["phase2.matching"]
+        + 0.1 * history["phase2.reconstruction"]
+        + 0.01 * history["phase2.jacobian"]
+        + 0.05 * history["phase2.magnitude"]
     )
-    np.testing.assert_allclose(history["phase2_total"], total, rtol=1e-5)
+    np.testing.assert_allclose(history["phase2.total"], total, rtol=1e-5)
 
 
 def test_same_seed_gives_the_same_bits():
@@ -153,9 +153,9 @@ def test_training_reconstructs_and_brings_the_sections_together():
         TINY, phase1_epochs=60, phase2_epochs=20, batch_size=200, field_width=48, decoder_width=48, n_neighbours=16
     )
     history = fit(config).history
-    assert history["phase1_reconstruction"][-1] < 0.6 * history["phase1_reconstruction"][0]
-    assert history["phase1_matching"][-1] < 0.9 * history["phase1_matching"][0]
-    assert history["phase2_reconstruction"][-1] < 0.6 * history["phase1_reconstruction"][0]
+    assert history["phase1.reconstruction"][-1] < 0.6 * history["phase1.reconstruction"][0]
+    assert history["phase1.matching"][-1] < 0.9 * history["phase1.matching"][0]
+    assert history["phase2.reconstruction"][-1] < 0.6 * history["phase1.reconstruction"][0]
 
 
 def test_matching_moves_the_source_towards_the_reference():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inst_align.core.raster import Grid
-from inst_align.core.section import UnitFrame
 from inst_align.core.transforms import Displacement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inst_align.core.raster import Grid
+    from inst_align.core.section import UnitFrame
 
 CHUNK = 1 << 16
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import sparse
 from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
+    from scipy import sparse
+
     from inst_align.core.section import Section
 
 POWER_ITERATIONS = 2
@@ -31,7 +32,7 @@ class Standardized:
     def __init__(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
         self.shape = expression.shape
         mean = np.asarray(expression.mean(axis=0, dtype=np.float64)).ravel()
-        square = expression.multiply(expression) if sparse.issparse(expression) else np.square(expression)
+        square = np.square(expression) if isinstance(expression, np.ndarray) else expression.multiply(expression)
         variance = np.asarray(square.mean(axis=0, dtype=np.float64)).ravel() - mean**2
         varies = variance > 1e-8 * (1 + mean**2)
         inverse_sd = np.zeros_like(mean)
@@ -51,7 +52,7 @@ class Standardized:
 
 
 def _to_torch(x: sparse.spmatrix | np.ndarray, device: torch.device) -> torch.Tensor:
-    if not sparse.issparse(x):
+    if isinstance(x, np.ndarray):
         return torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32), device=device)
     csr = x.tocsr()
     with warnings.catch_warnings():  # torch announces on first use that its CSR support may still change

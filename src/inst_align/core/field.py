@@ -160,9 +160,32 @@ class ExpressionDecoder(nn.Module):
         self.layers = nn.Sequential(*layers, linear(n_in, n_genes))
         init_linear(self, generator)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """Return log-normalised expression, shape ``(n, n_genes)``, of latent vectors, shape ``(n, n_latent)``."""
-        return self.layers(latent)
+    @property
+    def last(self) -> nn.Linear:
+        """The layer whose rows are the genes."""
+        layer = self.layers[len(self.layers) - 1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def forward(self, latent: Tensor, genes: Tensor | None = None) -> Tensor:
+        """Return log-normalised expression of latent vectors, shape ``(n, n_latent)``.
+
+        Parameters
+        ----------
+        latent
+            Latent vectors.
+        genes
+            Positions of the genes that are wanted, shape ``(k,)``; ``None`` is all of them. The cost of the last layer
+            is in proportion.
+
+        Returns
+        -------
+        Shape ``(n, n_genes)`` or ``(n, k)``.
+        """
+        if genes is None:
+            return self.layers(latent)
+        weight, bias = self.last.weight[genes], self.last.bias[genes]
+        return nn.functional.linear(self.layers[:-1](latent), weight, bias)
 
 
 _ARCHITECTURES: dict[str, type[ExpressionField] | type[ExpressionDecoder]] = {

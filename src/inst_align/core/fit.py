@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from dataclasses import field as default
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from inst_align.core.alignment import Alignment, Callback, Step
 from inst_align.core.export import user_displacement
@@ -17,12 +17,18 @@ from inst_align.core.features import joint_features
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.pose import PoseConfig, search_pose
 from inst_align.core.quality import AMBIGUOUS, MIRRORED, feature_correlation, map_report
+from inst_align.core.refine import FieldConfig, FieldData, FieldFit, fit_field
 from inst_align.core.registration import RegistrationConfig, register
 from inst_align.core.section import Section, UnitFrame
 from inst_align.core.threads import torch_threads
 from inst_align.core.transforms import Affine, Compose, Displacement
 
+if TYPE_CHECKING:
+    import torch
+
 PoseMethod = Literal["fft", "icp"]
+Move = Callable[[np.ndarray], np.ndarray]
+"""A map of the unit frame: coordinates (n, 2) to coordinates (n, 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +43,14 @@ class PairConfig:
         Cells, itself among them, over which a cell's features are averaged.
     registration
         How the non-rigid map is found.
+    field
+        How the canonical field and its residual deformation are fitted; ``None`` leaves them out.
     """
 
     n_components: int = 30
     n_neighbors: int = 5
-    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+    registration: RegistrationConfig = default(default_factory=RegistrationConfig)
+    field: FieldConfig | None = default(default_factory=FieldConfig)
 
     def __post_init__(self) -> None:
         for name in ("n_components", "n_neighbors"):
@@ -49,8 +58,21 @@ class PairConfig:
                 msg = f"`{name}={getattr(self, name)}`: must be at least 1."
                 raise ValueError(msg)
 
-    def without_field(self) -> PairConfig:
-        return self
+    def prepare(self, ref: Section, src: Section, *, generator: torch.Generator, device: torch.device) -> Prepared:
+        """Sort the cells of both sections and compute their features on ``device``."""
+        return Prepared.of(
+            ref,
+            src,
+            n_components=self.n_components,
+            n_neighbors=self.n_neighbors,
+            generator=generator,
+            device=device,
+        )
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of all stages together."""
+        return self.registration.n_steps + (0 if self.field is None else self.field.n_steps)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,15 +86,22 @@ class Prepared:
 
     @classmethod
     def of(
-        cls, ref: Section, src: Section, config: PairConfig, *, generator: torch.Generator, device: torch.device
+        cls,
+        ref: Section,
+        src: Section,
+        *,
+        n_components: int,
+        n_neighbors: int,
+        generator: torch.Generator,
+        device: torch.device,
     ) -> Prepared:
         """Sort the cells of both sections and compute their features on ``device``."""
         ref, src = (section.take(section.canonical_order()) for section in (ref, src))
         features = joint_features(
             ref,
             src,
-            n_components=config.n_components,
-            n_neighbors=config.n_neighbors,
+            n_components=n_components,
+            n_neighbors=n_neighbors,
             generator=generator,
             device=device,
         )
@@ -93,11 +122,11 @@ class Clock:
         yield
         self.seconds[name] = time.perf_counter() - start
 
-    def step(self) -> None:
-        """Count one step of the current stage."""
+    def step(self, name: str | None = None) -> None:
+        """Count one step of the current stage, or of a part of it that has a name of its own."""
         self._done += 1
         if self._callback is not None:
-            self._callback(Step(stage=self._stage, done=self._done, total=self._total))
+            self._callback(Step(stage=name or self._stage, done=self._done, total=self._total))
 
 
 def fit_pose(
@@ -127,7 +156,7 @@ def fit_pose(
     clock = Clock(0, None)
     with torch_threads(len(ref) + len(src)):
         with clock.stage("features"):
-            pair = Prepared.of(ref, src, config, generator=generator, device=device)
+            pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
             affine, report = find_pose(pair, method=method, allow_reflection=allow_reflection)
     return Alignment(affine=affine, transform=affine, report=report, seconds=clock.seconds)
@@ -188,31 +217,67 @@ def fit_pair(
     callback
         Told of every step.
     """
-    clock = Clock(config.registration.n_steps, callback)
+    clock = Clock(config.n_steps, callback)
     with torch_threads(len(ref) + len(src)):
         with clock.stage("features"):
-            pair = Prepared.of(ref, src, config, generator=generator, device=device)
+            pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
-            affine, report = (
-                find_pose(pair, method="fft", allow_reflection=allow_reflection)
-                if init is None
-                else (init, {"pose_method": "given", "angle": init.angle, "mirrored": init.is_reflection})
-            )
+            affine, report = given_or_found_pose(pair, init, method="fft", allow_reflection=allow_reflection)
         frame = UnitFrame.of(pair.ref.xy)
         xy_ref, posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
         with clock.stage("registration"):
-            found = register(
-                xy_ref, posed, pair.features_ref, pair.features_src, config.registration, on_step=clock.step
-            )
-        move = Displacement(found.displacement, found.grid.origin, found.grid.pixel)
+            features = pair.features_ref, pair.features_src
+            found = register(xy_ref, posed, *features, config.registration, on_step=clock.step)
+        registered = Displacement(found.displacement, np.asarray(found.grid.origin), found.grid.pixel)
+        move: Move = registered
+        fitted: FieldFit | None = None
+        if config.field is not None:
+            with clock.stage("field"):
+                data = FieldData(
+                    xy=(xy_ref, registered(posed)),
+                    features=features,
+                    expression=None if ref.is_rep else (pair.ref.expression, pair.src.expression),
+                    margin=config.registration.margin,
+                )
+                fitted = fit_field(
+                    data, config.field, unit_matrix=frame.matrix, generator=generator, on_step=clock.step
+                )
+            move = in_turn(registered, fitted.residual)
         with clock.stage("export"):
             transform = Compose((affine, user_displacement(move, found.grid, frame)))
-            report |= map_report(pair.ref, pair.src, affine, transform)
-            report |= _agreement(pair, affine, transform)
-    return Alignment(affine=affine, transform=transform, report=report, history=found.history, seconds=clock.seconds)
+            report |= map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+    return Alignment(
+        affine=affine,
+        transform=transform,
+        report=report,
+        history=found.history | (fitted.history if fitted else {}),
+        field=fitted.canonical.pack() if fitted else None,
+        seconds=clock.seconds,
+    )
 
 
-def _agreement(pair: Prepared, affine: Affine, transform: Affine | Compose) -> dict[str, float]:
+def in_turn(*moves: Move) -> Move:
+    """Return the map that applies maps one after the other."""
+
+    def move(xy: np.ndarray) -> np.ndarray:
+        for each in moves:
+            xy = each(xy)
+        return xy
+
+    return move
+
+
+def given_or_found_pose(
+    pair: Prepared, init: Affine | None, *, method: PoseMethod, allow_reflection: bool
+) -> tuple[Affine, dict[str, Any]]:
+    """Return the pose given, or else the one that is found, and what there is to say about it."""
+    if init is None:
+        return find_pose(pair, method=method, allow_reflection=allow_reflection)
+    return init, {"pose_method": "given", "angle": init.angle, "mirrored": init.is_reflection}
+
+
+def agreement(pair: Prepared, affine: Affine, transform: Affine | Compose) -> dict[str, float]:
+    """Correlation of the shared features after the rigid and after the whole map."""
     reach = 3 * max(pair.ref.spacing, pair.src.spacing)
     features = pair.features_ref, pair.features_src
     rigid = feature_correlation(pair.ref.xy, affine(pair.src.xy), *features, reach=reach)

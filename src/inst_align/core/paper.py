@@ -39,7 +39,7 @@ class PaperFit:
     center, scale
         Shape ``(2,)`` each: the networks work on ``(xy - center) / scale``, axis by axis.
     history
-        Loss terms by name (``phase1_...``, ``phase2_...``), one float32 value per epoch.
+        Loss terms by name (``phase1....``, ``phase2....``), one float32 value per epoch.
     """
 
     deformation: DeformationNetwork

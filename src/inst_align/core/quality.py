@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
 
-from inst_align.core.section import Section
-from inst_align.core.transforms import Affine, Compose
+if TYPE_CHECKING:
+    import torch
+
+    from inst_align.core.section import Section
+    from inst_align.core.transforms import Affine, Compose
 
 AMBIGUOUS = 0.95
 """A runner-up pose whose score reaches this share of the winner's makes the pose ambiguous."""

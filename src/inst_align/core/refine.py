@@ -1,4 +1,4 @@
-"""The canonical expression field, fitted to both sections at once, with a small residual deformation of the source.
+"""The canonical field fitted to both sections at once, with a small residual deformation of the source.
 
 This is the joint phase of INST-Align (section 2.4), changed in what the paper leaves undone: one field explains the
 features *measured* on both sections, those of the source at the place that it is moved to, and the gradient of that
@@ -8,29 +8,36 @@ wrong place twice), so the residual starts at the identity and stays small.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from inst_align.core.canonical import CanonicalField
 from inst_align.core.deformation import DeformationNetwork, jacobian
-from inst_align.core.field import ExpressionDecoder, ExpressionField, pack_module, unpack_module
+from inst_align.core.field import ExpressionDecoder, ExpressionField
 from inst_align.core.losses import fold_loss, jacobian_loss, reconstruction_loss
 from inst_align.core.schedule import WindowSchedule
 from inst_align.core.training import History
+from inst_align.core.velocity import fade
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     from scipy.sparse import csr_array, csr_matrix
+
+    Expression: TypeAlias = csr_matrix | csr_array | np.ndarray
 
 RESIDUAL_FLOOR = 0.02
 """As in the registration: keeps the logarithm of a channel's residual finite."""
-UNIT_SCALE = 2.0
+HALF_EXTENT = 2.0
 """Unit coordinates are divided by this before they enter a network: a section then spans about [-1, 1]."""
 JACOBIAN_POINTS = 256
 DECODED_CELLS = 256
-CHUNK = 1 << 16
+"""Cells of each section whose genes are decoded in a step."""
+GRADIENT_CLIP = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +51,9 @@ class FieldConfig:
     batch_size
         Cells of each section in a step: the cost of the fit does not grow with the sections.
     width, depth, n_latent
-        Size of the field's blocks, their number, and the length of a latent vector.
+        Width of the field's blocks, their number, and the length of a latent vector.
     n_frequencies, max_log2
-        Bands of the field's encoding and the power of two of the highest, in half periods per two unit lengths.
+        Bands of the field's encoding, and the power of two of the highest, in half periods per two unit lengths.
     residual_width, residual_depth, residual_frequencies, residual_max_log2
         The same of the residual deformation, which is smoother.
     learning_rate, residual_learning_rate
@@ -84,7 +91,7 @@ class FieldConfig:
         for entry in fields(self):
             value = getattr(self, entry.name)
             least = 1 if isinstance(entry.default, int) and not entry.name.endswith("_steps") else 0
-            if value < least:
+            if not value >= least:
                 msg = f"`{entry.name}={value}` of the field's constants: must be at least {least}."
                 raise ValueError(msg)
 
@@ -95,65 +102,178 @@ class FieldConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CanonicalField:
-    """One continuous field of expression over the reference's unit frame, shared by the sections.
+class FieldFit:
+    """What the fit returns.
 
     Parameters
     ----------
-    field
-        Coordinates to latent vectors.
-    features
-        Latent vectors to the shared features that the sections were aligned by (one linear layer).
-    decoder
-        Latent vectors to log-normalised genes; ``None`` where the sections were given by a representation.
-    center, scale, rotation
-        The unit frame of the reference, see :class:`inst_align.core.section.UnitFrame`.
+    canonical
+        The field.
+    residual
+        Unit coordinates (n, 2) of the registered source to where the field puts them; the identity beyond the margin.
+    history
+        Loss terms by step.
     """
 
-    field: ExpressionField
-    features: ExpressionDecoder
-    decoder: ExpressionDecoder | None
+    canonical: CanonicalField
+    residual: Callable[[np.ndarray], np.ndarray]
+    history: dict[str, np.ndarray]
 
-    def predict(self, xy: np.ndarray, *, what: str = "features") -> np.ndarray:
-        """Evaluate the field at unit coordinates (n, 2).
 
-        Parameters
-        ----------
-        xy
-            Coordinates in the reference's unit frame.
-        what
-            ``"latent"``, ``"features"`` or ``"genes"``.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FieldData:
+    """What the field has to explain: coordinates in the reference's unit frame, features, and expression if any."""
 
-        Returns
-        -------
-        float32, shape (n, d).
-        """
-        device = self.field.head.weight.device
-        points = torch.as_tensor(xy / UNIT_SCALE, dtype=torch.float32)
-        parts = []
+    xy: tuple[np.ndarray, np.ndarray]
+    features: tuple[torch.Tensor, torch.Tensor]
+    expression: tuple[Expression, Expression] | None
+    margin: float
+
+
+def fit_field(
+    data: FieldData,
+    config: FieldConfig,
+    *,
+    unit_matrix: np.ndarray,
+    generator: torch.Generator,
+    on_step: Callable[[], None] = lambda: None,
+) -> FieldFit:
+    """Fit the canonical field and the residual deformation.
+
+    Parameters
+    ----------
+    data
+        Reference and registered source.
+    config
+        Constants.
+    unit_matrix
+        Homogeneous (3, 3): the reference's user frame to its unit frame; kept with the field.
+    generator
+        On the CPU.
+    on_step
+        Called after every step.
+    """
+    training = _Training(data, config, generator)
+    for step in range(config.n_steps):
+        training.step(step)
+        on_step()
+    network_matrix = np.diag([1 / HALF_EXTENT, 1 / HALF_EXTENT, 1.0]) @ unit_matrix
+    canonical = CanonicalField(
+        matrix=network_matrix, field=training.field, features=training.features, decoder=training.decoder
+    )
+    return FieldFit(canonical=canonical, residual=training.residual, history=training.history.to_arrays())
+
+
+class _Training:
+    """Networks, optimiser and data of one fit."""
+
+    def __init__(self, data: FieldData, config: FieldConfig, generator: torch.Generator) -> None:
+        self.config, self.generator, self.margin = config, generator, data.margin
+        self.device = data.features[0].device
+        self.both = np.concatenate(data.xy)
+        self.xy = [torch.as_tensor(xy, dtype=torch.float32, device=self.device) for xy in data.xy]
+        self.targets, self.expression = data.features, data.expression
+        self.variance = torch.stack([f.var(dim=0) for f in data.features]).mean(dim=0).clamp_min(1e-12)
+        self.history = History()
+        self._build(data.features[0].shape[1])
+        self.window = WindowSchedule(n_frequencies=config.n_frequencies, n_epochs=config.n_steps, fraction=1 / 3)
+
+    def _build(self, n_features: int) -> None:
+        c = self.config
+        self.field = ExpressionField(
+            generator=self.generator,
+            n_frequencies=c.n_frequencies,
+            max_log2=c.max_log2,
+            width=c.width,
+            depth=c.depth,
+            n_latent=c.n_latent,
+        ).to(self.device)
+        self.features = self._decoder(n_features, width=1, depth=0)
+        self.decoder = (
+            None
+            if self.expression is None
+            else self._decoder(self.expression[0].shape[1], width=c.decoder_width, depth=1)
+        )
+        self.deformation = DeformationNetwork(
+            generator=self.generator,
+            n_frequencies=c.residual_frequencies,
+            max_log2=c.residual_max_log2,
+            width=c.residual_width,
+            depth=c.residual_depth,
+            head_width=c.residual_width,
+        ).to(self.device)
+        networks = [self.field, self.features, *([] if self.decoder is None else [self.decoder])]
+        self.groups = [[p for network in networks for p in network.parameters()], [*self.deformation.parameters()]]
+        self.optimiser = torch.optim.Adam(
+            [
+                {"params": self.groups[0], "lr": c.learning_rate},
+                {"params": self.groups[1], "lr": c.residual_learning_rate},
+            ]
+        )
+        self.rates = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, max(1, c.n_steps))
+
+    def _decoder(self, n_outputs: int, *, width: int, depth: int) -> ExpressionDecoder:
+        return ExpressionDecoder(
+            generator=self.generator, n_genes=n_outputs, n_latent=self.config.n_latent, width=width, depth=depth
+        ).to(self.device)
+
+    def moved(self, xy: torch.Tensor, alpha: float | torch.Tensor | None = None) -> torch.Tensor:
+        """Residual deformation of unit coordinates (n, 2), faded to nothing beyond the tissue and its margin."""
+        weight = fade(xy, self.both, self.margin)[:, None]
+        return xy + weight * HALF_EXTENT * self.deformation.displacement(xy / HALF_EXTENT, alpha)
+
+    def residual(self, xy: np.ndarray) -> np.ndarray:
+        """:meth:`moved` for arrays; the small step is added in float64."""
+        points = torch.as_tensor(xy, dtype=torch.float32, device=self.device)
         with torch.no_grad():
-            for chunk in points.split(CHUNK):
-                latent = self.field(chunk.to(device))
-                parts.append(self._read(latent, what).cpu())
-        return torch.cat(parts).numpy()
+            return xy + (self.moved(points) - points).cpu().numpy()
 
-    def _read(self, latent: torch.Tensor, what: str) -> torch.Tensor:
-        if what == "latent":
-            return latent
-        if what == "features":
-            return self.features(latent)
-        if self.decoder is None:
-            msg = "`what='genes'`: this field was fitted to a representation and knows no genes."
-            raise ValueError(msg)
-        return self.decoder(latent)
+    def step(self, index: int) -> None:
+        """One step of the optimiser; the residual deformation joins in after ``field_steps``."""
+        joint = index >= self.config.field_steps
+        alpha = self.window.alpha(index)
+        terms: dict[str, torch.Tensor] = {}
+        reconstruction = []
+        for section, xy in enumerate(self.xy):
+            cells = torch.randint(len(xy), (self.config.batch_size,), generator=self.generator)
+            points = xy[cells.to(self.device)]
+            place = self.moved(points) if joint and section == 1 else points
+            latent = self.field(place / HALF_EXTENT, alpha)
+            terms["features_source" if section else "features_reference"] = self._mismatch(latent, section, cells)
+            reconstruction.append(self._reconstruction(latent, section, cells))
+        loss = (terms["features_reference"] + terms["features_source"]) / 2
+        if self.decoder is not None:
+            terms["reconstruction"] = torch.stack(reconstruction).mean()
+            loss = loss + self.config.reconstruction * terms["reconstruction"]
+        if joint:
+            terms["residual_strain"] = self._strain(points[:JACOBIAN_POINTS])
+            loss = loss + self.config.strain * terms["residual_strain"]
+        self.optimiser.zero_grad()
+        loss.backward()
+        for group in self.groups:
+            torch.nn.utils.clip_grad_norm_(group, GRADIENT_CLIP)
+        self.optimiser.step()
+        self.rates.step()
+        self.history.add("field", terms)
 
-    def pack(self) -> dict[str, Any]:
-        """Return the field as a plain dictionary of arrays."""
-        packed = {"kind": "canonical", "field": pack_module(self.field), "features": pack_module(self.features)}
-        return packed | ({} if self.decoder is None else {"decoder": pack_module(self.decoder)})
+    def _mismatch(self, latent: torch.Tensor, section: int, cells: torch.Tensor) -> torch.Tensor:
+        """Mean over channels of the log of the relative residual, as in the registration."""
+        target = self.targets[section][cells.to(self.device)]
+        residual = (self.features(latent) - target).square().mean(dim=0)
+        return torch.log(residual / self.variance + RESIDUAL_FLOOR).mean()
 
-    @classmethod
-    def unpack(cls, packed: dict[str, Any]) -> CanonicalField:
-        """Return the field that :meth:`pack` packed, on the CPU."""
-        decoder = unpack_module(packed["decoder"]) if "decoder" in packed else None
-        return cls(field=unpack_module(packed["field"]), features=unpack_module(packed["features"]), decoder=decoder)
+    def _reconstruction(self, latent: torch.Tensor, section: int, cells: torch.Tensor) -> torch.Tensor:
+        """INST-Align's composite loss on some genes of some of the cells."""
+        if self.decoder is None or self.expression is None:
+            return latent.new_zeros(())
+        matrix = self.expression[section]
+        genes = torch.randperm(matrix.shape[1], generator=self.generator)[: self.config.genes_per_step]
+        rows = matrix[cells[:DECODED_CELLS].numpy()][:, genes.numpy()]
+        dense = rows if isinstance(rows, np.ndarray) else rows.toarray()
+        target = torch.as_tensor(dense, dtype=torch.float32, device=self.device)
+        predicted = self.decoder(latent[:DECODED_CELLS], genes.to(self.device))
+        return reconstruction_loss(predicted, target)
+
+    def _strain(self, points: torch.Tensor) -> torch.Tensor:
+        slopes = jacobian(self.moved, points)
+        return jacobian_loss(slopes, compression_weight=1.0) + 10 * fold_loss(slopes)

@@ -18,16 +18,18 @@ cover each other nearly wholly, those just outside of it too, since then the out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-
 from scipy.spatial import cKDTree
 
 from inst_align.core.raster import Grid, blur, splat
 from inst_align.core.velocity import ControlLattice, Flow, bending_energy, fade, strain_energy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 TISSUE = 0.4
 """A pixel is tissue where the blurred number of cells exceeds this share of its median over occupied pixels."""
@@ -247,11 +249,11 @@ def register(
             control = lattice.fit(_resample(velocity, grid, new_grid))
         grid = new_grid
         ref, src = (_Field.draw(grid, section, level.sigma) for section in cells)
-        problem = _Problem(grid, ref, src, fade(grid, both, config.margin, device), lattice, config)
+        problem = _Problem(grid, ref, src, fade(grid.points(device), both, config.margin), lattice, config)
         velocity, level_terms = problem.solve(control, level, on_step)
         terms.append(level_terms)
 
-    assert grid is not None and velocity is not None  # noqa: PT018, S101 - there is at least one level (config)
+    assert grid is not None and velocity is not None
     with torch.no_grad():
         displacement = Flow(grid, device).exp(velocity, squarings=8)
     data, smoothness = torch.cat(terms).T.cpu().numpy()

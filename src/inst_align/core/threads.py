@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CELLS_PER_THREAD = 50_000
 """Below this many cells a second thread costs more at barriers than it brings (measured: ``benchmarks/``)."""

@@ -19,9 +19,9 @@ class History:
         self._values: dict[str, list[Tensor]] = {}
 
     def add(self, phase: str, terms: dict[str, Tensor]) -> None:
-        """Append one epoch's terms."""
+        """Append one epoch's terms, each under ``phase.name``."""
         for name, value in terms.items():
-            self._values.setdefault(f"{phase}_{name}", []).append(value.detach())
+            self._values.setdefault(f"{phase}.{name}", []).append(value.detach())
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return every term as an array with one value per epoch."""

@@ -8,11 +8,14 @@ component 0 along x, in the units of the grid.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from inst_align.core.raster import Grid
+if TYPE_CHECKING:
+    import numpy as np
+
+    from inst_align.core.raster import Grid
 
 SQUARINGS = 5
 
@@ -60,10 +63,12 @@ def _basis(n_points: int, pixel: float, spacing: float, device: torch.device) ->
     return torch.where(t < 1, near, far).float().to(device)
 
 
-def fade(grid: Grid, xy: np.ndarray, margin: float, device: torch.device) -> torch.Tensor:
-    """Weight (H, W): 1 over the bounding box of ``xy`` (n, 2), falling smoothly to 0 at ``margin`` outside of it."""
-    points = grid.points(device)
-    low, high = (torch.as_tensor(v, dtype=points.dtype, device=device) for v in (xy.min(axis=0), xy.max(axis=0)))
+def fade(points: torch.Tensor, tissue: np.ndarray, margin: float) -> torch.Tensor:
+    """Weight of points (..., 2): 1 over the bounding box of ``tissue`` (n, 2), falling to 0 at ``margin`` around it."""
+    low, high = (
+        torch.as_tensor(corner, dtype=points.dtype, device=points.device)
+        for corner in (tissue.min(axis=0), tissue.max(axis=0))
+    )
     outside = torch.maximum(low - points, points - high).clamp_min(0) / margin
     t = outside.clamp_max(1.0)
     return ((1 - t) ** 2 * (1 + 2 * t)).prod(dim=-1)

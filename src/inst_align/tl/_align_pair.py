@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from inst_align import _keys
 from inst_align._anndata import check_key_added, read_pair, recorded_pose, write_alignment
@@ -14,6 +13,7 @@ from inst_align._device import resolve_device
 from inst_align._random import numpy_generator, torch_generator
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from anndata import AnnData
 
@@ -196,7 +196,7 @@ def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool
         return config
     if isinstance(config, PaperConfig):
         raise ValueError('`field=False` does not go with `preset="paper"`, which aligns by means of the field.')
-    return config.without_field()
+    return replace(config, field=None)
 
 
 def _initial_pose(init: Any, adata_src: AnnData, pair: Pair) -> Affine | None:

@@ -1,0 +1,90 @@
+"""The canonical expression field as it is kept: evaluated anywhere in the reference's frame, stored as plain arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from inst_align.core.field import ExpressionDecoder, ExpressionField, pack_module, unpack_module
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+CHUNK = 1 << 16
+
+What = Literal["latent", "features", "genes"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CanonicalField:
+    """One continuous field of expression over the reference's frame, shared by the sections of a pair.
+
+    Parameters
+    ----------
+    matrix
+        Homogeneous (3, 3): the reference's user coordinates to those that the network takes.
+    field
+        Coordinates to latent vectors.
+    features
+        Latent vectors to the shared features that the sections were aligned by, or ``None``.
+    decoder
+        Latent vectors to log-normalised genes, or ``None``.
+    """
+
+    matrix: np.ndarray
+    field: ExpressionField
+    features: ExpressionDecoder | None = None
+    decoder: ExpressionDecoder | None = None
+
+    def predict(self, xy: ArrayLike, what: What = "features") -> np.ndarray:
+        """Evaluate the field.
+
+        Parameters
+        ----------
+        xy
+            Coordinates in the reference's frame and units, shape (n, 2), axis order (x, y): the reference's cells, the
+            source's aligned ones, or any other points.
+        what
+            ``"latent"`` vectors, shared ``"features"`` or log-normalised ``"genes"``.
+
+        Returns
+        -------
+        float32, shape (n, d).
+
+        Raises
+        ------
+        ValueError
+            If the field was fitted without what is asked for.
+        """
+        readers = {"latent": lambda latent: latent, "features": self.features, "genes": self.decoder}
+        reader = readers.get(what)
+        if reader is None:
+            known = sorted(name for name, value in readers.items() if value is not None)
+            msg = f"`what={what!r}` is not in this field; it has {known}."
+            raise ValueError(msg)
+        linear, shift = self.matrix[:2, :2], self.matrix[:2, 2]
+        inputs = torch.as_tensor(np.asarray(xy, dtype=np.float64) @ linear.T + shift, dtype=torch.float32)
+        device = self.field.head.weight.device
+        with torch.no_grad():
+            parts = [reader(self.field(chunk.to(device))).cpu() for chunk in inputs.split(CHUNK)]
+        return torch.cat(parts).numpy()
+
+    def pack(self) -> dict[str, Any]:
+        """Return the field as a dictionary of plain arrays, for ``uns`` and so for h5ad and zarr."""
+        networks = {"field": self.field, "features": self.features, "decoder": self.decoder}
+        return {"matrix": self.matrix} | {
+            name: pack_module(network) for name, network in networks.items() if network is not None
+        }
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any]) -> CanonicalField:
+        """Return the field that :meth:`pack` packed, on the CPU."""
+        networks: dict[str, Any] = {
+            name: unpack_module(packed[name]) for name in ("field", "features", "decoder") if name in packed
+        }
+        return cls(matrix=np.asarray(packed["matrix"], dtype=np.float64), **networks)

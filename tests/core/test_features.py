@@ -1,0 +1,219 @@
+"""Features answer to the section's biology alone: not to containers, units, gene-wise factors or dead genes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from inst_align.core.features import Standardized, joint_axes, joint_features, neighbour_mean
+from inst_align.core.section import Section
+
+CPU = torch.device("cpu")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def counts(n: int = 60, g: int = 25, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.log1p(rng.poisson(rng.gamma(1.0, 2.0, g), (n, g))).astype(np.float32)
+
+
+def z_scores(x: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float64)
+    sd = x.std(axis=0)
+    return np.where(sd > 0, (x - x.mean(axis=0)) / np.where(sd > 0, sd, 1), 0)
+
+
+def low_rank(n: int, seed: int, loadings: np.ndarray) -> np.ndarray:
+    """Cells along a few axes that both sections share, with little noise."""
+    rng = np.random.default_rng(seed)
+    strength = np.array([8.0, 6.0, 4.0, 3.0])
+    return (rng.normal(size=(n, 4)) * strength @ loadings + 0.3 * rng.normal(size=(n, loadings.shape[1]))).astype("f4")
+
+
+def loadings(g: int = 60) -> np.ndarray:
+    return np.linalg.qr(np.random.default_rng(9).normal(size=(g, 4)))[0].T
+
+
+def tissue(n: int, seed: int, g: int = 40) -> Section:
+    """Expression that varies smoothly with the place."""
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, 1000, (n, 2))
+    wave = np.random.default_rng(5)
+    rate = np.exp(np.sin(xy @ wave.normal(size=(2, g)) / 150 + wave.uniform(0, 6, g)) + 1)
+    return Section(xy=xy, expression=np.log1p(rng.poisson(rate)).astype(np.float32))
+
+
+def gram(features: tuple[torch.Tensor, torch.Tensor]) -> np.ndarray:
+    """All inner products between cells: what no choice of axes within the same space can change."""
+    both = torch.cat(features).double()
+    return (both @ both.T).numpy()
+
+
+def features(ref: Section, src: Section, **changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    arguments: dict[str, Any] = {"n_components": 10, "n_neighbors": 5, "generator": generator(), "device": CPU}
+    return joint_features(ref, src, **(arguments | changes))
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+def test_products_are_those_of_the_dense_z_scores(container: Any) -> None:
+    x = counts()
+    x[:, 3], x[:, 4] = 0.0, 2.5
+    z = z_scores(x)
+    rng = np.random.default_rng(1)
+    v, u = rng.normal(size=(25, 4)).astype("f4"), rng.normal(size=(60, 3)).astype("f4")
+    standardized = Standardized(container(x), CPU)
+    assert standardized.shape == (60, 25)
+    np.testing.assert_allclose(standardized.matmul(torch.as_tensor(v)), z @ v, atol=2e-5)
+    np.testing.assert_allclose(standardized.rmatmul(torch.as_tensor(u)), z.T @ u, atol=5e-5)
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix])
+def test_a_highly_expressed_gene_is_standardised_rightly_in_many_cells(container: Any) -> None:
+    """Sums over cells need float64 throughout: in float32 they lose the little that such a gene varies by."""
+    x = np.log1p(np.random.default_rng(0).poisson(100, (20_000, 1))).astype("f4")
+    z = Standardized(container(x), CPU).matmul(torch.ones(1, 1)).double()
+    assert z.mean().item() == pytest.approx(0, abs=1e-3)
+    assert z.std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_axes_span_the_leading_singular_vectors_of_both_sections_weighted_alike() -> None:
+    a, b = low_rank(150, 0, loadings()), low_rank(70, 1, loadings())
+    stacked = np.concatenate([z_scores(a) / np.sqrt(150), z_scores(b) / np.sqrt(70)])
+    wanted = np.linalg.svd(stacked, full_matrices=False)[2][:4]
+    axes = joint_axes([Standardized(x, CPU) for x in (a, b)], 4, generator()).numpy()
+    assert axes.shape == (60, 4)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(4), atol=1e-5)
+    cosines = np.linalg.svd(wanted @ axes, compute_uv=False)
+    assert np.degrees(np.arccos(np.clip(cosines, -1, 1))).max() < 0.2
+    variance = ((stacked @ axes) ** 2).sum(axis=0)
+    assert (np.diff(variance) < 0).all()
+    np.testing.assert_allclose(variance, np.linalg.svd(stacked, compute_uv=False)[:4] ** 2, rtol=1e-3)
+
+
+def test_a_section_weighs_the_same_however_many_cells_it_has() -> None:
+    a, b = low_rank(80, 0, loadings()), low_rank(60, 1, loadings())
+    once = joint_axes([Standardized(x, CPU) for x in (a, b)], 4, generator()).numpy()
+    often = joint_axes([Standardized(x, CPU) for x in (np.tile(a, (12, 1)), b)], 4, generator()).numpy()
+    assert np.linalg.svd(once.T @ often, compute_uv=False).min() > 0.9999
+
+
+def test_no_more_axes_than_genes_or_cells() -> None:
+    few_genes = [Standardized(counts(30, 6, seed), CPU) for seed in (0, 1)]
+    assert joint_axes(few_genes, 30, generator()).shape == (6, 6)
+    few_cells = [Standardized(counts(5, 40, seed), CPU) for seed in (0, 1)]
+    assert joint_axes(few_cells, 30, generator()).shape == (40, 9)
+
+
+def test_dense_and_sparse_expression_give_the_same_features() -> None:
+    ref, src = tissue(200, 0), tissue(150, 1)
+    dense = features(ref, src)
+    as_csr = [Section(xy=s.xy, expression=sparse.csr_matrix(s.expression)) for s in (ref, src)]
+    for one, other in zip(dense, features(*as_csr), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+def test_genes_that_are_constant_change_nothing() -> None:
+    ref, src = tissue(200, 0), tissue(150, 1)
+    dead = [
+        Section(xy=s.xy, expression=np.column_stack([s.expression, np.full(len(s), 3.3), np.zeros(len(s))]))
+        for s in (ref, src)
+    ]
+    np.testing.assert_allclose(gram(features(*dead)), gram(features(ref, src)), atol=0.02)
+    assert all(torch.isfinite(f).all() for f in features(*dead))
+
+
+def test_a_gene_wise_factor_and_offset_in_one_section_cancel() -> None:
+    ref, src = tissue(200, 0), tissue(150, 1)
+    rng = np.random.default_rng(2)
+    batch = src.expression * rng.lognormal(0, 1, 40) + rng.uniform(0, 2, 40)
+    other = Section(xy=src.xy, expression=batch.astype(np.float32))
+    for one, two in zip(features(ref, src), features(ref, other), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
+
+
+def test_both_sections_share_their_channels() -> None:
+    """Two samples of one tissue: a cell's features are nearer to those at its place in the other section than elsewhere."""
+    ref, src = tissue(900, 0), tissue(700, 1)
+    of_ref, of_src = (f.numpy() for f in features(ref, src))
+    _, nearest = cKDTree(ref.xy).query(src.xy)
+    here = np.linalg.norm(of_src - of_ref[nearest], axis=1)
+    elsewhere = np.linalg.norm(of_src - of_ref[np.random.default_rng(0).permutation(len(ref))[: len(src)]], axis=1)
+    assert np.median(here) < 0.5 * np.median(elsewhere)
+
+
+def test_channels_are_sorted_by_variance_and_add_up_to_one() -> None:
+    found = features(tissue(200, 0), tissue(150, 1), n_neighbors=1)
+    variance = [(f**2).mean(dim=0) for f in found]
+    assert float(sum(v.sum() for v in variance) / 2) == pytest.approx(1, rel=1e-4)
+    assert bool((torch.diff(variance[0] + variance[1]) < 0).all())
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    ref, src = tissue(100, 0), tissue(90, 1)
+    one, two = features(ref, src), features(ref, src)
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_the_mean_over_neighbours_is_that_of_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    xy, values = rng.normal(size=(50, 2)), rng.normal(size=(50, 3)).astype("f4")
+    found = neighbour_mean(xy, torch.as_tensor(values), 4).numpy()
+    for i in range(50):
+        nearest = np.argsort(((xy - xy[i]) ** 2).sum(axis=1))[:4]
+        np.testing.assert_allclose(found[i], values[nearest].mean(axis=0), atol=1e-6)
+
+
+def test_the_mean_over_one_neighbour_is_the_cell_and_over_too_many_is_all_of_them() -> None:
+    rng = np.random.default_rng(0)
+    xy, values = rng.normal(size=(20, 2)), torch.as_tensor(rng.normal(size=(20, 3)).astype("f4"))
+    assert torch.equal(neighbour_mean(xy, values, 1), values)
+    torch.testing.assert_close(neighbour_mean(xy, values, 500), values.mean(dim=0).expand(20, 3))
+
+
+@pytest.mark.parametrize("hexagonal", [True, False])
+def test_the_mean_over_neighbours_on_a_lattice_does_not_depend_on_place_units_or_angle(hexagonal: bool) -> None:
+    """Spots have four or six equally near neighbours: rounding must not be what chooses among them."""
+    column, row = np.meshgrid(np.arange(20.0), np.arange(20.0))
+    xy = np.column_stack([column.ravel(), row.ravel()])
+    if hexagonal:
+        xy = xy * [1, np.sqrt(3) / 2] + np.column_stack([0.5 * (row.ravel() % 2), np.zeros(400)])
+    values = torch.randn(400, 2, generator=generator())
+    wanted = neighbour_mean(xy, values, 5)
+    c, s = np.cos(0.7), np.sin(0.7)
+    for other in (xy + [1234.567, -98.76], xy * 0.3467, xy @ np.array([[c, -s], [s, c]])):
+        torch.testing.assert_close(neighbour_mean(other, values, 5), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_representation_is_centred_and_scaled_as_a_whole_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    raw = [rng.normal(size=(n, 3)).astype("f4") * [5, 1, 0.1] + 7 for n in (40, 30)]
+    ref, src = (Section(xy=rng.normal(size=(len(x), 2)), expression=x.astype("f4"), is_rep=True) for x in raw)
+    found = features(ref, src, n_neighbors=1)
+    centred = [x - x.mean(axis=0) for x in raw]
+    scale = np.sqrt(np.mean([(x**2).sum(axis=1).mean() for x in centred]))
+    for got, wanted in zip(found, centred, strict=True):
+        np.testing.assert_allclose(got.numpy(), wanted / scale, atol=1e-5)
+
+
+def test_a_representation_is_averaged_over_neighbours_too() -> None:
+    rng = np.random.default_rng(0)
+    ref, src = (
+        Section(xy=rng.normal(size=(n, 2)), expression=rng.normal(size=(n, 3)).astype("f4"), is_rep=True)
+        for n in (40, 30)
+    )
+    single, smooth = features(ref, src, n_neighbors=1), features(ref, src, n_neighbors=4)
+    torch.testing.assert_close(smooth[1], neighbour_mean(src.xy, single[1], 4))
+
+
+def test_a_representation_without_any_variance_gives_finite_features() -> None:
+    rng = np.random.default_rng(0)
+    flat = [Section(xy=rng.normal(size=(15, 2)), expression=np.ones((15, 3), "f4"), is_rep=True) for _ in range(2)]
+    assert all(torch.isfinite(f).all() for f in features(*flat))

@@ -1,0 +1,241 @@
+"""A smooth warp between two samples of one field is undone, without folds, and nothing moves that need not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from inst_align.core.raster import sample
+from inst_align.core.registration import Level, Registration, RegistrationConfig, _Field, register, residuals
+from inst_align.core.velocity import singular_values
+
+CONFIG = RegistrationConfig(
+    levels=(
+        Level(sigma=0.5, control_spacing=1.5, steps=20),
+        Level(sigma=0.27, control_spacing=1.1, steps=20),
+        Level(sigma=0.16, control_spacing=0.9, steps=20),
+    ),
+    n_pixels=64,
+)
+BRIEF = RegistrationConfig(levels=(Level(sigma=0.4, control_spacing=1.2, steps=6),), n_pixels=40)
+WAVES = np.random.default_rng(0).normal(size=(2, 10)) * 1.6
+
+
+def field(xy: np.ndarray, seed: int) -> torch.Tensor:
+    """Ten smooth channels, measured with noise."""
+    noise = 0.2 * np.random.default_rng(seed).normal(size=(len(xy), 10))
+    return torch.as_tensor(np.sin(xy @ WAVES + np.arange(10)) + noise, dtype=torch.float32) / np.sqrt(10)
+
+
+def tissue(n: int, seed: int) -> np.ndarray:
+    """Cells of an ellipse of about the size of the unit frame."""
+    xy = np.random.default_rng(seed).uniform(-2.2, 2.2, (4 * n, 2))
+    return xy[(xy[:, 0] / 2.2) ** 2 + (xy[:, 1] / 1.5) ** 2 < 1][:n]
+
+
+def warp(xy: np.ndarray) -> np.ndarray:
+    one = np.exp(-0.5 * ((xy - [0.8, 0.2]) ** 2).sum(axis=1, keepdims=True) / 0.7**2)
+    two = np.exp(-0.5 * ((xy - [-0.9, -0.3]) ** 2).sum(axis=1, keepdims=True) / 0.8**2)
+    return xy + one * [0.25, 0.2] + two * [-0.1, 0.3]
+
+
+def unwarp(xy: np.ndarray) -> np.ndarray:
+    """The inverse of the warp, by fixed-point iteration."""
+    back = xy
+    for _ in range(60):
+        back = xy - (warp(back) - back)
+    return back
+
+
+def spacing(xy: np.ndarray) -> float:
+    return float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1]))
+
+
+def moved(result: Registration, xy: np.ndarray) -> np.ndarray:
+    points = torch.as_tensor(xy, dtype=torch.float32)
+    return xy + sample(torch.as_tensor(result.displacement), result.grid, points).T.numpy()
+
+
+def solve(
+    displace: Callable[[np.ndarray], np.ndarray], keep: Callable[[np.ndarray], np.ndarray] | None = None
+) -> tuple[Registration, np.ndarray, np.ndarray]:
+    """Register a displaced sample; return the result and the errors before and after, in neighbour distances."""
+    ref, truth = tissue(900, 1), tissue(800, 2)
+    if keep is not None:
+        truth = truth[keep(truth)]
+    src = displace(truth)
+    result = register(ref, src, field(ref, 3), field(truth, 4), CONFIG)
+    before, after = (np.linalg.norm(xy - truth, axis=1) / spacing(ref) for xy in (src, moved(result, src)))
+    return result, before, after
+
+
+def determinants(result: Registration) -> torch.Tensor:
+    large, small = singular_values(torch.as_tensor(result.displacement), result.grid.pixel)
+    return large * small
+
+
+@pytest.mark.parametrize("displace", [warp, unwarp])
+def test_a_known_warp_is_undone_whichever_way_round_it_was_made(displace: Callable[[np.ndarray], np.ndarray]) -> None:
+    result, before, after = solve(displace)
+    assert np.median(before) > 3
+    assert np.median(after) < 0.25 * np.median(before)
+    assert np.percentile(after, 95) < 0.5 * np.percentile(before, 95)
+    assert determinants(result).min() > 0
+
+
+def test_the_displacement_is_zero_on_the_border() -> None:
+    result, _, _ = solve(warp)
+    border = torch.ones(result.grid.height, result.grid.width, dtype=torch.bool)
+    border[1:-1, 1:-1] = False
+    assert result.displacement.shape == (2, result.grid.height, result.grid.width)
+    assert result.displacement.dtype == np.float32
+    assert np.abs(result.displacement[:, border.numpy()]).max() == 0
+
+
+def test_a_section_stays_where_it_is_against_itself() -> None:
+    xy = tissue(900, 1)
+    features = field(xy, 3)
+    result = register(xy, xy, features, features, CONFIG)
+    assert np.linalg.norm(moved(result, xy) - xy, axis=1).mean() < 0.1 * spacing(xy)
+
+
+def test_two_samples_that_are_in_register_stay_nearly_where_they_are() -> None:
+    _, before, after = solve(lambda xy: xy)
+    assert before.max() == 0
+    assert np.median(after) < 1
+
+
+@pytest.mark.parametrize("side", [[1.0, 0.2], [0.1, -1.0]])
+def test_a_source_that_was_cropped_is_neither_stretched_nor_pulled_over_the_reference(side: list[float]) -> None:
+    result, before, after = solve(warp, keep=lambda xy: xy @ side > 0)
+    assert np.median(after) < 0.5 * np.median(before)
+    assert np.percentile(after, 95) < np.percentile(before, 95)
+    assert determinants(result).min() > 0
+
+
+def test_a_reference_that_was_cropped_leaves_the_rest_of_the_source_in_place() -> None:
+    ref, src = tissue(900, 1), tissue(800, 2)
+    ref = ref[ref[:, 0] < 0.3]
+    result = register(ref, src, field(ref, 3), field(src, 4), CONFIG)
+    travel = np.linalg.norm(moved(result, src) - src, axis=1) / spacing(src)
+    assert np.median(travel) < 1
+    assert travel[src[:, 0] > 0.8].max() < 4
+
+
+def test_swapping_the_sections_gives_the_inverse_map() -> None:
+    ref, truth = tissue(500, 1), tissue(400, 2)
+    src = warp(truth)
+    of_ref, of_src = field(ref, 3), field(truth, 4)
+    forward = register(ref, src, of_ref, of_src, BRIEF)
+    backward = register(src, ref, of_src, of_ref, BRIEF)
+    there = moved(forward, src)
+    assert np.linalg.norm(there - src, axis=1).max() > 2 * spacing(ref)
+    assert np.linalg.norm(moved(backward, there) - src, axis=1).max() < 0.1 * spacing(ref)
+
+
+def test_channels_of_noise_do_not_pull() -> None:
+    ref, src = tissue(700, 1), tissue(600, 2)
+    noise = [torch.randn(len(xy), 10, generator=torch.Generator().manual_seed(len(xy))) / 3 for xy in (ref, src)]
+    alone = register(ref, src, field(ref, 3), field(src, 4), CONFIG)
+    with_noise = register(
+        ref, src, torch.cat([field(ref, 3), noise[0]], dim=1), torch.cat([field(src, 4), noise[1]], dim=1), CONFIG
+    )
+    change = np.linalg.norm(moved(alone, src) - moved(with_noise, src), axis=1) / spacing(ref)
+    assert np.median(change) < 1
+
+
+@pytest.mark.parametrize("n_cells", [10, 15, 30, 60, 120])
+def test_small_sections_get_a_finite_map(n_cells: int) -> None:
+    """The finest rasters have far more pixels than a small section has cells."""
+    ref, src = tissue(n_cells, 1), tissue(n_cells, 2)
+    levels = tuple(Level(sigma=s, control_spacing=0.8, steps=2) for s in (0.5, 0.11, 0.04))
+    result = register(ref, src, field(ref, 3), field(src, 4), RegistrationConfig(levels=levels))
+    assert np.isfinite(result.displacement).all()
+    assert np.isfinite(result.history["registration.data"]).all()
+
+
+def test_the_same_input_gives_the_same_bits() -> None:
+    ref, src = tissue(300, 1), warp(tissue(250, 2))
+    one, two = (register(ref, src, field(ref, 3), field(src, 4), BRIEF) for _ in range(2))
+    np.testing.assert_array_equal(one.displacement, two.displacement)
+
+
+def test_every_step_is_counted_and_recorded_and_the_cost_falls() -> None:
+    ref, truth = tissue(500, 1), tissue(400, 2)
+    steps: list[int] = []
+    result = register(
+        ref, warp(truth), field(ref, 3), field(truth, 4), CONFIG, on_step=lambda: steps.append(len(steps))
+    )
+    assert len(steps) == CONFIG.n_steps == 60
+    data, smoothness = result.history["registration.data"], result.history["registration.smoothness"]
+    assert data.shape == smoothness.shape == (60,)
+    for start in (0, 20, 40):
+        assert (data + smoothness)[start + 19] < (data + smoothness)[start]
+    assert smoothness[0] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"levels": ()}, "`levels` is empty"),
+        ({"strain": -1.0}, "`strain=-1.0`"),
+        ({"bending": -1.0}, "`bending=-1.0`"),
+        ({"escape_cost": -0.1}, "`escape_cost=-0.1`"),
+        ({"learning_rate": 0.0}, "`learning_rate=0.0`"),
+        ({"learning_rate": float("nan")}, "`learning_rate=nan`"),
+        ({"margin": 0.0}, "`margin=0.0`"),
+        ({"n_pixels": 1}, "`n_pixels=1`"),
+    ],
+)
+def test_constants_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RegistrationConfig(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"sigma": 0.0}, {"control_spacing": 0.0}, {"steps": 0}])
+def test_a_level_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        Level(**({"sigma": 0.5, "control_spacing": 1.0, "steps": 5} | changes))
+
+
+def fields() -> tuple[_Field, torch.Tensor]:
+    """A field with two unit-variance channels on a square of tissue, and its tissue as a mask."""
+    tissue_ = torch.zeros(20, 20)
+    tissue_[4:16, 4:16] = 1
+    drawn = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(0)) * tissue_
+    return _Field(features=drawn, tissue=tissue_, variance=drawn.square().sum(dim=(1, 2)) / tissue_.sum()), tissue_
+
+
+def test_residuals_are_nothing_for_a_match_and_about_two_for_unrelated_channels() -> None:
+    own, mask = fields()
+    other = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(1)) * mask
+    zero = torch.zeros_like(mask)
+    assert residuals(own, own.features, mask, zero, 2.0).abs().max() < 1e-6
+    assert residuals(own, other, mask, zero, 2.0).numpy() == pytest.approx(2, rel=0.3)
+
+
+def test_residuals_take_out_a_constant_offset_and_scale_with_the_channel() -> None:
+    own, mask = fields()
+    shifted = own.features + torch.tensor([3.0, -1.0])[:, None, None] * mask
+    assert residuals(own, shifted, mask, torch.zeros_like(mask), 2.0).abs().max() < 1e-5
+    scaled = _Field(features=own.features * 7, tissue=mask, variance=own.variance * 49)
+    other = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(1)) * mask
+    torch.testing.assert_close(
+        residuals(own, other, mask, mask, 2.0), residuals(scaled, other * 7, mask, mask, 2.0), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_leaving_the_tissue_costs_only_where_a_counterpart_ought_to_be() -> None:
+    own, mask = fields()
+    half = mask.clone()
+    half[:, 10:] = 0
+    found = own.features * half
+    free = residuals(own, found, half, torch.zeros_like(mask), 2.0)
+    paid = residuals(own, found, half, torch.ones_like(mask), 2.0)
+    assert free.abs().max() < 1e-5
+    assert paid.numpy() == pytest.approx(1, rel=0.3)  # half of the tissue, at twice the variance
