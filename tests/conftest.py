@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from anndata import AnnData
 
     from inst_align.core.fit import PairConfig
@@ -60,18 +62,53 @@ def pair(toy: tuple[AnnData, AnnData]) -> tuple[AnnData, AnnData]:
 
 
 @pytest.fixture(scope="session")
+def true_pose(toy: tuple[AnnData, AnnData]) -> np.ndarray:
+    """Return the rigid part of the truth, source to reference, shape (3, 3): a start that needs no search."""
+    return np.linalg.inv(toy[1].uns["toy"]["affine"])
+
+
+@pytest.fixture(scope="session")
 def tiny() -> PairConfig:
-    """Return a configuration with which a registration takes a tenth of a second: enough for properties, not for accuracy."""
+    """Return constants with which a whole fit takes a fraction of a second: enough for properties, not for accuracy."""
     from inst_align.core.fit import PairConfig
+    from inst_align.core.refine import FieldConfig
     from inst_align.core.registration import Level, RegistrationConfig
 
     levels = (Level(sigma=0.5, control_spacing=1.5, steps=5), Level(sigma=0.27, control_spacing=1.1, steps=5))
-    return PairConfig(registration=RegistrationConfig(levels=levels, n_pixels=48))
+    field = FieldConfig(
+        field_steps=3,
+        joint_steps=4,
+        batch_size=128,
+        width=24,
+        depth=1,
+        residual_width=16,
+        residual_depth=1,
+        decoder_width=16,
+        genes_per_step=20,
+    )
+    return PairConfig(registration=RegistrationConfig(levels=levels, n_pixels=48), field=field)
+
+
+@pytest.fixture(scope="session")
+def best_rigid_error() -> Callable[..., float]:
+    """Return a function for the median error of the best rigid map to the truth: what no pose can be expected to beat."""
+
+    def error(xy: np.ndarray, truth: np.ndarray) -> float:
+        center, center_truth = xy.mean(axis=0), truth.mean(axis=0)
+        medians = []
+        for mirror in (1.0, -1.0):
+            left, _, right = np.linalg.svd(((xy - center) * [mirror, 1]).T @ (truth - center_truth))
+            turn = left @ np.diag([1, np.linalg.det(left @ right)]) @ right
+            placed = ((xy - center) * [mirror, 1]) @ turn + center_truth
+            medians.append(float(np.median(np.linalg.norm(placed - truth, axis=1))))
+        return min(medians)
+
+    return error
 
 
 @pytest.fixture
 def coarse_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Search the pose on a raster with a quarter of the pixels: as right on the toy pair, and several times as fast."""
+    """Search the pose on a raster with a quarter of the pixels: as right on the toy pair, and much faster."""
     from inst_align.core import pose
 
     monkeypatch.setattr(pose, "N_PIXELS", 33)

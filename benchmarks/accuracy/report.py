@@ -202,6 +202,7 @@ def _markdown(table: pd.DataFrame) -> str:
 def plot(rows: pd.DataFrame, path: Path, best: pd.DataFrame | None) -> None:
     """Draw the median error of each pair with known truth on a log axis: the pose alone, ours, the best peer."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     known = rows[rows["kind"].isin(["truth", "made"])]
     mean = known.groupby(["pair", "method"])["median"].mean().unstack()
@@ -218,9 +219,12 @@ def plot(rows: pd.DataFrame, path: Path, best: pd.DataFrame | None) -> None:
     for label, (values, color, marker) in series.items():
         if values is not None:
             axes.plot(values, height, marker, color=color, label=label, markersize=5, linestyle="none")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(height, mean.index, fontsize=8)
     axes.set_ylim(-0.7, len(mean) - 0.3)
-    axes.grid(axis="x", which="both", alpha=0.25)
+    axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(path, dpi=150)

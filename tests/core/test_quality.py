@@ -24,9 +24,9 @@ def section(xy: np.ndarray) -> Section:
     return Section(xy=xy, expression=np.zeros((len(xy), 1), "f4"))
 
 
-def correlation(xy_src: np.ndarray, features: torch.Tensor, reach: float = 0.3) -> float:
+def correlation(xy_src: np.ndarray, features: torch.Tensor, width: float = 0.1) -> float:
     xy = cells(1500, 0)
-    return feature_correlation(xy, xy_src, field(xy), features, reach=reach)
+    return feature_correlation(xy, xy_src, field(xy), features, width=width)
 
 
 def test_correlation_is_high_in_register_and_falls_with_the_distance_from_it() -> None:
@@ -58,7 +58,7 @@ def test_cells_without_a_counterpart_do_not_count() -> None:
 
 def test_cells_at_one_place_are_no_trouble() -> None:
     xy = np.repeat(cells(30, 0), 10, axis=0)
-    found = feature_correlation(xy, xy, field(xy), field(xy), reach=0.1)
+    found = feature_correlation(xy, xy, field(xy), field(xy), width=0.03)
     assert found == pytest.approx(1, abs=1e-6)
 
 

@@ -38,15 +38,20 @@ FILES = {
 INTRODUCTION = """\
 inst-align {version}: aligning two made-up sections of one made-up tissue
 
-Each has {n_cells} cells and {n_genes} genes. The source was bent, turned and shifted. The pair is made up, and so the
-true place of every source cell is known; the alignment is told neither it nor the layers of the tissue.
+Each section has {n_cells} cells and {n_genes} genes; the source was bent, turned and
+shifted. Because the pair is made up, the true place of every source cell is
+known. The alignment is told neither the places nor the layers of the tissue.
 """
 
 EXPLANATION = """
-Error is the distance from the true place, in neighbour distances of the reference (median {spacing:.1f}). "Same layer"
-is the share of source cells that meet a reference cell of their layer, by nearest neighbours and by optimal transport.
-Chamfer distances are in floors: 1.00 is to be expected when two random samples of one tissue are aligned perfectly.
-The last row puts each cell at its true place. More of the same layer, or less Chamfer distance, than there is no gain.
+  error        distance from the true place, in neighbour distances of the
+               reference (of which the median is {spacing:.1f})
+  same layer   share of source cells that meet a reference cell of their layer,
+               by nearest neighbours and by optimal transport
+  Chamfer      distance between the two sets of cells; 1.00 floors is to be
+               expected when two random samples of one tissue lie just right
+  true places  what an alignment without error gets: more cells in the same
+               layer than there, or less Chamfer distance, is no gain
 """
 
 

@@ -46,7 +46,7 @@ def _non_rigid(report: dict[str, Any]) -> dict[str, str]:
     return {
         "Displacement": f"beyond the pose {report['displacement_median']:.1f} neighbour distances at the median, "
         f"{report['displacement_max']:.1f} at most",
-        "Area": f"changed to {report['area_change_min']:.2f} to {report['area_change_max']:.2f} times what it was",
+        "Area": f"between {report['area_change_min']:.2f} and {report['area_change_max']:.2f} times what it was",
         "Folds": "none" if folds == 0 else f"at {folds:.2%} of the source's cells",
         "Expression": f"correlates by {report['feature_correlation_rigid']:.3f} after the pose, by "
         f"{report['feature_correlation']:.3f} after the non-rigid map",
@@ -64,5 +64,5 @@ def table(numbers: pd.DataFrame) -> list[str]:
             "-" if row[column] != row[column] else form.format(row[column]) for column, (_, _, form) in COLUMNS.items()
         ]
         rows.append((str(name), cells))
-    lines = ["  " + name.ljust(width) + "".join(cell.rjust(11) for cell in cells) for name, cells in rows]
+    lines = ["  " + name.ljust(width) + "".join(cell.rjust(10) for cell in cells) for name, cells in rows]
     return [*lines[:2], "  " + "-" * (len(lines[1]) - 2), *lines[2:]]

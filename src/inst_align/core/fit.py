@@ -278,8 +278,8 @@ def given_or_found_pose(
 
 def agreement(pair: Prepared, affine: Affine, transform: Affine | Compose) -> dict[str, float]:
     """Correlation of the shared features after the rigid and after the whole map."""
-    reach = 3 * max(pair.ref.spacing, pair.src.spacing)
+    width = max(pair.ref.spacing, pair.src.spacing)
     features = pair.features_ref, pair.features_src
-    rigid = feature_correlation(pair.ref.xy, affine(pair.src.xy), *features, reach=reach)
-    moved = feature_correlation(pair.ref.xy, transform(pair.src.xy), *features, reach=reach)
+    rigid = feature_correlation(pair.ref.xy, affine(pair.src.xy), *features, width=width)
+    moved = feature_correlation(pair.ref.xy, transform(pair.src.xy), *features, width=width)
     return {"feature_correlation_rigid": rigid, "feature_correlation": moved}

@@ -27,6 +27,8 @@ MIN_OVERLAP = 0.25
 OVERLAP_POWER = 0.5
 N_CANDIDATES = 6
 REFINE_STEPS = 80
+FINE_PIXELS, FINE_BLUR = 128, 2.0
+"""The same for the last refinement, of the winner alone, which sees all channels."""
 MAX_CELLS = 4000
 """Cells of the source that the refinement looks at."""
 
@@ -69,11 +71,14 @@ class Candidate:
         sign = -1.0 if self.mirror else 1.0
         return np.array([[c * sign, -s, self.shift[0]], [s * sign, c, self.shift[1]], [0.0, 0.0, 1.0]])
 
+    def turn(self, other: Candidate) -> float:
+        """Angle between the two poses, in degrees, from 0 to 180."""
+        return math.degrees(abs((self.angle - other.angle + math.pi) % (2 * math.pi) - math.pi))
+
     def differs(self, other: Candidate, distance: float) -> bool:
         """Whether the two poses are distinctly different: in mirror, by over 20 degrees, or by ``distance`` in shift."""
-        turn = abs((self.angle - other.angle + math.pi) % (2 * math.pi) - math.pi)
         shift = math.dist(self.shift, other.shift)
-        return self.mirror != other.mirror or turn > math.radians(20) or shift > distance
+        return self.mirror != other.mirror or self.turn(other) > 20 or shift > distance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,34 +104,46 @@ def search_pose(
     xy_ref, xy_src
         Coordinates, shapes (n, 2) and (m, 2), each centred, in one common unit.
     features_ref, features_src
-        Shared feature channels, shapes (n, k) and (m, k); the leading ones are used.
+        Shared feature channels, shapes (n, k) and (m, k); the search uses the leading ones, the last refinement all.
     config
         What the search covers.
     """
     radius = float(max(np.linalg.norm(xy_ref, axis=1).max(), np.linalg.norm(xy_src, axis=1).max()))
-    pixel = 2 * radius * 1.02 / (N_PIXELS - 1)
-    side = -pixel * (N_PIXELS - 1) / 2
-    grid = Grid(origin=(side, side), pixel=pixel, height=N_PIXELS, width=N_PIXELS)
-    ref = _Image.of(grid, xy_ref, features_ref[:, :N_CHANNELS])
-    src = _Image.of(grid, xy_src, features_src[:, :N_CHANNELS])
+    grid = _square(radius, N_PIXELS)
+    ref = _Image.of(grid, xy_ref, features_ref[:, :N_CHANNELS], BLUR)
+    src = _Image.of(grid, xy_src, features_src[:, :N_CHANNELS], BLUR)
 
-    coarse: list[Candidate] = []
+    found: list[Candidate] = []
+    starts: list[Candidate] = []
     for mirror in (False, True):
         angles = 2 * math.pi / config.n_angles * np.arange(config.n_angles)
-        found = [_best_shift(ref, src, float(angle), mirror=mirror) for angle in angles]
-        coarse += _distinct(found, limit=N_CANDIDATES, distance=0.3 * radius)
-    refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], coarse)
-    return _choose(refined, coarse, 0.3 * radius, config)
+        by_angle = [_best_shift(ref, src, float(angle), mirror=mirror) for angle in angles]
+        starts += _distinct(by_angle, limit=N_CANDIDATES, distance=0.3 * radius)
+        found += by_angle
+    refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], starts)
+    result = _choose(refined, found, 0.3 * radius, config)
+    fine = _Image.of(_square(radius, FINE_PIXELS), xy_ref, features_ref, FINE_BLUR)
+    best = _refine(fine, xy_src, features_src, [result.best])[0]
+    # The scores of all poses stay those of one raster, so that they can be compared.
+    return replace(result, best=replace(result.best, angle=best.angle, shift=best.shift))
 
 
-def _choose(refined: list[Candidate], coarse: list[Candidate], distance: float, config: PoseConfig) -> PoseResult:
+def _square(radius: float, n_pixels: int) -> Grid:
+    """Return the grid about the origin that holds a section of this radius at any angle."""
+    pixel = 2.04 * radius / (n_pixels - 1)
+    corner = -pixel * (n_pixels - 1) / 2
+    return Grid(origin=(corner, corner), pixel=pixel, height=n_pixels, width=n_pixels)
+
+
+def _choose(refined: list[Candidate], found: list[Candidate], distance: float, config: PoseConfig) -> PoseResult:
     ranked = sorted(refined, key=lambda c: -c.score)
     best = next(c for c in ranked if config.allow_reflection or not c.mirror)
     mirrored = next(c for c in ranked if c.mirror != best.mirror)
-    # Where every start was refined to the winner, the best of the other starts stands for the runner-up.
-    others = ranked + sorted(coarse, key=lambda c: -c.score)
-    runner_up = (c for c in others if c.differs(best, distance) and (config.allow_reflection or not c.mirror))
-    return PoseResult(best=best, runner_up=next(runner_up, None), mirrored=mirrored)
+    # Most starts are refined to the winner itself. What was found at other angles stands for those that are not peaks
+    # of their own, at a turn that is too large for them to lie on the winner's slope.
+    others = [c for c in refined if c.differs(best, distance)] + [c for c in found if c.turn(best) > 45]
+    allowed = [c for c in others if config.allow_reflection or not c.mirror]
+    return PoseResult(best=best, runner_up=max(allowed, key=lambda c: c.score, default=None), mirrored=mirrored)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,9 +155,9 @@ class _Image:
     mask: torch.Tensor  # (1, H, W), 0 or 1
 
     @classmethod
-    def of(cls, grid: Grid, xy: np.ndarray, features: torch.Tensor) -> _Image:
+    def of(cls, grid: Grid, xy: np.ndarray, features: torch.Tensor, sigma: float) -> _Image:
         points = torch.as_tensor(xy, dtype=torch.float64, device=features.device)
-        sums, mass = (blur(image, BLUR) for image in splat(grid, points, features))
+        sums, mass = (blur(image, sigma) for image in splat(grid, points, features))
         mask = (mass > TISSUE * mass[mass > 1e-3].median()).to(mass.dtype)
         return cls(grid=grid, channels=sums / mass.clamp_min(1e-6) * mask, mask=mask)
 

@@ -21,12 +21,14 @@ N_NEIGHBORS = 8
 
 
 def feature_correlation(
-    xy_ref: np.ndarray, xy_src: np.ndarray, features_ref: torch.Tensor, features_src: torch.Tensor, *, reach: float
+    xy_ref: np.ndarray, xy_src: np.ndarray, features_ref: torch.Tensor, features_src: torch.Tensor, *, width: float
 ) -> float:
     """Correlation of the source's features with the reference's around the place it is put at.
 
-    The reference is interpolated by Gaussian weights over the nearest cells; source cells without a reference cell
-    within ``reach`` do not count. Correlation over cells, channel by channel, weighted by the channels' variances.
+    The reference is interpolated by Gaussian weights over the nearest cells, of one width everywhere: a width that
+    followed the distance to the nearest cell would smooth more where two lattices coincide, and so reward that. Source
+    cells without a reference cell within three widths do not count. One correlation over all cells and channels, so
+    that a channel counts by its variance.
 
     Parameters
     ----------
@@ -34,15 +36,15 @@ def feature_correlation(
         Coordinates in one frame, shapes (n, 2) and (m, 2).
     features_ref, features_src
         Shared features, shapes (n, k) and (m, k).
-    reach
-        Distance beyond which a source cell has no counterpart.
+    width
+        Standard deviation of the weights.
     """
     distance, index = cKDTree(xy_ref).query(xy_src, k=min(N_NEIGHBORS, len(xy_ref)))
-    covered = distance[:, 0] <= reach
+    covered = distance[:, 0] <= 3 * width
     if covered.sum() < 3:
         return float("nan")
     distance, index = distance[covered], index[covered]
-    weight = np.exp(-0.5 * (distance / np.maximum(distance[:, 1:2], 1e-12)) ** 2)
+    weight = np.exp(-0.5 * (distance / width) ** 2)
     weight /= weight.sum(axis=1, keepdims=True)
     fixed = np.einsum("nk,nkc->nc", weight, features_ref.cpu().numpy()[index].astype(np.float64))
     moving = features_src.cpu().numpy()[covered].astype(np.float64)
