@@ -87,12 +87,12 @@ class RegistrationConfig:
     """
 
     levels: tuple[Level, ...] = (
-        Level(sigma=0.5, control_spacing=1.5, steps=40),
-        Level(sigma=0.27, control_spacing=1.1, steps=60),
-        Level(sigma=0.16, control_spacing=0.9, steps=60),
-        Level(sigma=0.11, control_spacing=0.65, steps=60),
-        Level(sigma=0.067, control_spacing=0.45, steps=60),
-        Level(sigma=0.04, control_spacing=0.28, steps=60),
+        Level(sigma=0.6, control_spacing=1.65, steps=40),
+        Level(sigma=0.32, control_spacing=1.2, steps=60),
+        Level(sigma=0.19, control_spacing=1.0, steps=60),
+        Level(sigma=0.13, control_spacing=0.72, steps=60),
+        Level(sigma=0.08, control_spacing=0.5, steps=60),
+        Level(sigma=0.048, control_spacing=0.31, steps=60),
     )
     strain: float = 0.1
     bending: float = 0.1
