@@ -298,7 +298,7 @@ def test_a_recorded_pose_is_used_while_the_coordinates_are_the_same_and_not_afte
     with caplog.at_level(logging.INFO, "inst_align"):
         ia.tl.align_pair(ref, src, **arguments)
     assert "pose recorded by rigid_align" in caplog.text
-    assert ia.get.report(src)["pose_method"] == "given"
+    assert ia.get.report(src)["pose_method"] == "recorded"
     assert ia.get.transform(src).parts[0] == pose
 
     ia.tl.align_pair(ref, src, init="search", **arguments)
@@ -311,7 +311,7 @@ def test_a_recorded_pose_is_used_while_the_coordinates_are_the_same_and_not_afte
         assert ia.get.report(src)["pose_method"] == "fft"
         changed.obsm["spatial"] = original
     ia.tl.align_pair(ref, src, **arguments)
-    assert ia.get.report(src)["pose_method"] == "given"
+    assert ia.get.report(src)["pose_method"] == "recorded"
 
 
 def test_a_pose_may_be_given_as_a_matrix_or_an_affine(

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("inst_align")
 
+AGREES = 0.005
+"""By how much the correlation may fall from the rigid to the non-rigid map before a warning."""
+
 
 def recorded_params(pair: Pair, *, rng: Any, **params: Any) -> dict[str, Any]:
     """Return the parameters of a call in a form that can be stored, with what was decided while reading.
@@ -52,9 +55,9 @@ def warn_about_map(report: dict[str, Any]) -> None:
             f"look at `ia.pl.deformation`."
         )
     rigid, moved = report["feature_correlation_rigid"], report["feature_correlation"]
-    if not moved >= rigid:
+    if not moved >= rigid - AGREES:
         warn_user(
-            f"The non-rigid map agrees no better with the expression than the rigid one (correlation {moved:.3f} "
+            f"The non-rigid map agrees less with the expression than the rigid one (correlation {moved:.3f} "
             f"against {rigid:.3f}): prefer `ia.pp.rigid_align` for this pair."
         )
 

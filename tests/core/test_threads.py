@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from inst_align.core.threads import CELLS_PER_THREAD, torch_threads
+from inst_align.core.threads import CELLS_PER_THREAD, torch_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,20 +26,20 @@ def three_threads() -> Iterator[None]:
     [(0, 1), (10, 1), (CELLS_PER_THREAD, 1), (2 * CELLS_PER_THREAD, 2), (100 * CELLS_PER_THREAD, 3)],
 )
 def test_threads_grow_with_the_problem_up_to_what_there_was(n_cells: int, wanted: int) -> None:
-    with torch_threads(n_cells):
+    with torch_settings(n_cells):
         assert torch.get_num_threads() == wanted
     assert torch.get_num_threads() == 3
 
 
 def test_threads_are_put_back_after_an_interruption() -> None:
-    with pytest.raises(KeyboardInterrupt), torch_threads(1):
+    with pytest.raises(KeyboardInterrupt), torch_settings(1):
         raise KeyboardInterrupt
     assert torch.get_num_threads() == 3
 
 
 def test_blocks_can_be_nested() -> None:
-    with torch_threads(2 * CELLS_PER_THREAD):
-        with torch_threads(100 * CELLS_PER_THREAD):
+    with torch_settings(2 * CELLS_PER_THREAD):
+        with torch_settings(100 * CELLS_PER_THREAD):
             assert torch.get_num_threads() == 2
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 3

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 16
 
 
-def user_displacement(
-    move: Callable[[np.ndarray], np.ndarray], grid: Grid, frame: UnitFrame, *, nodes_per_pixel: float = 1.0
-) -> Displacement:
+def user_displacement(move: Callable[[np.ndarray], np.ndarray], grid: Grid, frame: UnitFrame) -> Displacement:
     """Sample a map of the unit frame to a displacement grid along the axes, and in the units, of the user.
 
     Parameters
@@ -30,14 +28,12 @@ def user_displacement(
         The part of the unit frame where the map moves anything.
     frame
         The reference's unit frame.
-    nodes_per_pixel
-        Nodes of the result per pixel of ``grid``, along one axis.
     """
     low = np.asarray(grid.origin)
     high = low + grid.pixel * (np.array([grid.width, grid.height]) - 1)
     corners = np.array([[low[0], low[1]], [high[0], low[1]], [low[0], high[1]], [high[0], high[1]]])
     box = frame.to_user(corners)
-    spacing = grid.pixel * frame.scale / nodes_per_pixel
+    spacing = grid.pixel * frame.scale
     n_columns, n_rows = (np.ceil(np.ptp(box, axis=0) / spacing).astype(int) + 3).tolist()
     origin = box.min(axis=0) - spacing
     columns, rows = np.meshgrid(np.arange(n_columns), np.arange(n_rows))

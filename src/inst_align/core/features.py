@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 POWER_ITERATIONS = 2
 OVERSAMPLING = 10
+MOST_TIES = 8
+"""Cells beyond the last neighbour that may be as near as it: more than any lattice has."""
 
 
 class Standardized:
@@ -31,9 +33,8 @@ class Standardized:
 
     def __init__(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
         self.shape = expression.shape
-        mean = np.asarray(expression.mean(axis=0, dtype=np.float64)).ravel()
-        square = np.square(expression) if isinstance(expression, np.ndarray) else expression.multiply(expression)
-        variance = np.asarray(square.mean(axis=0, dtype=np.float64)).ravel() - mean**2
+        mean, square = _moments(expression)
+        variance = square - mean**2
         varies = variance > 1e-8 * (1 + mean**2)
         inverse_sd = np.zeros_like(mean)
         inverse_sd[varies] = variance[varies] ** -0.5
@@ -49,6 +50,15 @@ class Standardized:
     def rmatmul(self, u: torch.Tensor) -> torch.Tensor:
         """Return ``z.T @ u``, shape (g, k), for ``u`` of shape (n, k)."""
         return (self._xt @ u - self._mean[:, None] * u.sum(dim=0)) * self._inverse_sd[:, None]
+
+
+def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and mean square of every gene, added up in float64 (the sparse ``mean`` adds up in the matrix's own type)."""
+    if isinstance(x, np.ndarray):
+        return x.mean(axis=0, dtype=np.float64), np.einsum("ng,ng->g", x, x, dtype=np.float64) / len(x)
+    values = x.data.astype(np.float64)
+    sums = [np.bincount(x.indices, weights=weights, minlength=x.shape[1]) for weights in (values, values**2)]
+    return sums[0] / x.shape[0], sums[1] / x.shape[0]
 
 
 def _to_torch(x: sparse.spmatrix | np.ndarray, device: torch.device) -> torch.Tensor:
@@ -93,16 +103,22 @@ def _covariance_product(sections: list[Standardized], v: torch.Tensor) -> torch.
 
 
 def neighbour_mean(xy: np.ndarray, values: torch.Tensor, n_neighbors: int) -> torch.Tensor:
-    """Mean of ``values`` (n, k) over each cell's ``n_neighbors`` nearest cells in ``xy`` (n, 2), itself among them."""
+    """Mean of ``values`` (n, k) over each cell's ``n_neighbors`` nearest cells in ``xy`` (n, 2), itself among them.
+
+    Cells that are as near as the last of these count too.
+    """
     n_neighbors = min(n_neighbors, len(xy))
     if n_neighbors < 2:
         return values
-    _, index = cKDTree(xy).query(xy, k=n_neighbors)
+    distance, index = cKDTree(xy).query(xy, k=min(len(xy), n_neighbors + MOST_TIES))
+    # On a lattice several cells are equally near; all of them count, since only rounding could choose among them.
+    near = distance <= distance[:, n_neighbors - 1 : n_neighbors] * (1 + 1e-6)
+    weights = torch.as_tensor(near / near.sum(axis=1, keepdims=True), dtype=values.dtype, device=values.device)
     neighbours = torch.as_tensor(index, device=values.device)
     mean = torch.zeros_like(values)
-    for column in neighbours.T:  # one column at a time: no (n, n_neighbors, k) array
-        mean += values[column]
-    return mean / n_neighbors
+    for column, weight in zip(neighbours.T, weights.T, strict=True):  # no (n, n_neighbors, k) array
+        mean += values[column] * weight[:, None]
+    return mean
 
 
 def joint_features(

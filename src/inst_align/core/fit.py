@@ -20,7 +20,7 @@ from inst_align.core.quality import AMBIGUOUS, MIRRORED, feature_correlation, ma
 from inst_align.core.refine import FieldConfig, FieldData, FieldFit, fit_field
 from inst_align.core.registration import RegistrationConfig, register
 from inst_align.core.section import Section, UnitFrame
-from inst_align.core.threads import torch_threads
+from inst_align.core.threads import torch_settings
 from inst_align.core.transforms import Affine, Compose, Displacement
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def fit_pose(
         Constants of the features, randomness of their projection, and where they live.
     """
     clock = Clock(0, None)
-    with torch_threads(len(ref) + len(src)):
+    with torch_settings(len(ref) + len(src)):
         with clock.stage("features"):
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
@@ -176,14 +176,14 @@ def find_pose(pair: Prepared, *, method: PoseMethod, allow_reflection: bool) -> 
             xy_ref, xy_src, pair.features_ref, pair.features_src, PoseConfig(allow_reflection=allow_reflection)
         )
         unit_matrix = result.best.matrix
-        runner_up = result.runner_up.score if result.runner_up else 0.0
+        runner_up = result.runner_up.score if result.runner_up else -1.0
         found = {
             "pose_score": result.best.score,
             "pose_overlap": result.best.overlap,
             "pose_runner_up": runner_up,
-            "pose_ambiguous": runner_up >= AMBIGUOUS * result.best.score,
+            "pose_ambiguous": result.best.score <= 0 or runner_up >= AMBIGUOUS * result.best.score,
             "pose_mirrored_score": result.mirrored.score,
-            "pose_mirrored_better": result.mirrored.score > MIRRORED * result.best.score,
+            "pose_mirrored_better": result.mirrored.score > MIRRORED * max(result.best.score, 0.0),
         }
     affine = Affine(np.linalg.inv(frame_ref.matrix) @ unit_matrix @ frame_src.matrix)
     return affine, {"pose_method": method, "angle": affine.angle, "mirrored": affine.is_reflection, **found}
@@ -218,7 +218,7 @@ def fit_pair(
         Told of every step.
     """
     clock = Clock(config.n_steps, callback)
-    with torch_threads(len(ref) + len(src)):
+    with torch_settings(len(ref) + len(src)):
         with clock.stage("features"):
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
@@ -235,6 +235,7 @@ def fit_pair(
             with clock.stage("field"):
                 data = FieldData(
                     xy=(xy_ref, registered(posed)),
+                    tissue=np.concatenate([xy_ref, posed]),
                     features=features,
                     expression=None if ref.is_rep else (pair.ref.expression, pair.src.expression),
                     margin=config.registration.margin,

@@ -15,7 +15,7 @@ from inst_align.core.paper import PaperConfig, PaperFit, fit_paper
 from inst_align.core.quality import map_report
 from inst_align.core.raster import Grid
 from inst_align.core.section import Section, UnitFrame
-from inst_align.core.threads import torch_threads
+from inst_align.core.threads import torch_settings
 from inst_align.core.transforms import Affine, Compose, Displacement
 from inst_align.core.velocity import fade
 
@@ -47,7 +47,7 @@ def fit_pair_paper(
     sampled to a displacement grid; and around the tissue it goes over to the rigid part.
     """
     clock = Clock(config.phase1_epochs + config.phase2_epochs, callback)
-    with torch_threads(len(ref) + len(src)):
+    with torch_settings(len(ref) + len(src)):
         with clock.stage("features"):
             pair = Prepared.of(ref, src, n_components=N_COMPONENTS, n_neighbors=1, generator=generator, device=device)
         with clock.stage("pose"):

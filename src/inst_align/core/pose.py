@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 
 from inst_align.core.raster import Grid, blur, sample, splat
 
@@ -196,7 +197,7 @@ def masked_ncc(
     Parameters
     ----------
     fixed, moving
-        Shapes (k, H, W) and (k, h, w); zero where the mask is.
+        Shapes (k, H, W) and (k, h, w); zero off the mask.
     fixed_mask, moving_mask
         Shapes (1, H, W) and (1, h, w), 0 or 1.
 
@@ -205,13 +206,14 @@ def masked_ncc(
     Correlation and overlap (as a share of the smaller tissue), shape (H + h - 1, W + w - 1); entry
     ``(h - 1 + i, w - 1 + j)`` belongs to the moving image shifted by i rows and j columns.
     """
-    size = [a + b - 1 for a, b in zip(fixed.shape[1:], moving.shape[1:])]
+    full = [a + b - 1 for a, b in zip(fixed.shape[1:], moving.shape[1:])]
+    size = [next_fast_len(n, real=True) for n in full]  # 127, say, is prime, and many times as slow as 128
 
     def transform(image: torch.Tensor) -> torch.Tensor:
         return torch.fft.rfft2(image, s=size)
 
     def correlate(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return torch.fft.irfft2(a * b, s=size)
+        return torch.fft.irfft2(a * b, s=size)[..., : full[0], : full[1]]
 
     f, m = transform(fixed), transform(moving.flip(1, 2))
     f_mask, m_mask = transform(fixed_mask), transform(moving_mask.flip(1, 2))
@@ -226,7 +228,7 @@ def masked_ncc(
     m_var = correlate(f_mask, m_square)[0] - m_sum.square().sum(dim=0) / safe
     floor = 1e-4 * (f_var.max() * m_var.max()).clamp_min(1e-20).sqrt()
     ncc = product / (f_var.clamp_min(0) * m_var.clamp_min(0)).sqrt().clamp_min(floor)
-    return ncc, count / torch.minimum(fixed_mask.sum(), moving_mask.sum()).clamp_min(1)
+    return ncc.clamp(-1, 1), count / torch.minimum(fixed_mask.sum(), moving_mask.sum()).clamp_min(1)
 
 
 def _distinct(found: list[Candidate], *, limit: int, distance: float) -> list[Candidate]:
@@ -243,7 +245,7 @@ def _distinct(found: list[Candidate], *, limit: int, distance: float) -> list[Ca
 def _refine(ref: _Image, xy_src: np.ndarray, features: torch.Tensor, candidates: list[Candidate]) -> list[Candidate]:
     """Move all candidates uphill together, on the score taken at the source's cells."""
     device = features.device
-    stride = max(1, len(xy_src) // MAX_CELLS)
+    stride = -(-len(xy_src) // MAX_CELLS)
     xy = torch.as_tensor(xy_src[::stride], dtype=torch.float32, device=device)
     values = features[::stride].T  # (k, m)
     image = torch.cat([blur(ref.channels, 1.0), blur(ref.mask, 1.0)])

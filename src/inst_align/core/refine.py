@@ -122,9 +122,13 @@ class FieldFit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FieldData:
-    """What the field has to explain: coordinates in the reference's unit frame, features, and expression if any."""
+    """What the field has to explain: coordinates in the reference's unit frame, features, and expression if any.
+
+    Beyond ``margin`` around the bounding box of ``tissue``, shape (n, 2), nothing is moved.
+    """
 
     xy: tuple[np.ndarray, np.ndarray]
+    tissue: np.ndarray
     features: tuple[torch.Tensor, torch.Tensor]
     expression: tuple[Expression, Expression] | None
     margin: float
@@ -170,7 +174,7 @@ class _Training:
     def __init__(self, data: FieldData, config: FieldConfig, generator: torch.Generator) -> None:
         self.config, self.generator, self.margin = config, generator, data.margin
         self.device = data.features[0].device
-        self.both = np.concatenate(data.xy)
+        self.tissue = data.tissue
         self.xy = [torch.as_tensor(xy, dtype=torch.float32, device=self.device) for xy in data.xy]
         self.targets, self.expression = data.features, data.expression
         self.variance = torch.stack([f.var(dim=0) for f in data.features]).mean(dim=0).clamp_min(1e-12)
@@ -219,7 +223,7 @@ class _Training:
 
     def moved(self, xy: torch.Tensor, alpha: float | torch.Tensor | None = None) -> torch.Tensor:
         """Residual deformation of unit coordinates (n, 2), faded to nothing beyond the tissue and its margin."""
-        weight = fade(xy, self.both, self.margin)[:, None]
+        weight = fade(xy, self.tissue, self.margin)[:, None]
         return xy + weight * HALF_EXTENT * self.deformation.displacement(xy / HALF_EXTENT, alpha)
 
     def residual(self, xy: np.ndarray) -> np.ndarray:

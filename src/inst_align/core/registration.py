@@ -63,6 +63,12 @@ class Level:
     control_spacing: float
     steps: int
 
+    def __post_init__(self) -> None:
+        for name in ("sigma", "control_spacing", "steps"):
+            if not getattr(self, name) > 0:
+                msg = f"`{name}={getattr(self, name)}` of a level: must be positive."
+                raise ValueError(msg)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationConfig:
@@ -106,13 +112,17 @@ class RegistrationConfig:
             msg = "`levels` is empty: the registration needs at least one level."
             raise ValueError(msg)
         for name in ("strain", "bending", "escape_cost"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 msg = f"`{name}={getattr(self, name)}`: must not be negative."
                 raise ValueError(msg)
         for name in ("learning_rate", "margin"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 msg = f"`{name}={getattr(self, name)}`: must be positive."
                 raise ValueError(msg)
+
+        if not self.n_pixels >= 8:
+            msg = f"`n_pixels={self.n_pixels}`: at least 8 pixels are needed."
+            raise ValueError(msg)
 
     @property
     def n_steps(self) -> int:
@@ -169,7 +179,8 @@ class _Field:
         sums, count = splat(grid, cells.xy, cells.features)
         mass = blur(count, sigma / grid.pixel)
         density = blur(count, max(sigma, TISSUE_BLUR * cells.spacing) / grid.pixel)
-        tissue = ((density > TISSUE * density[density > 1e-2].median()) & (mass > 1e-6)).to(mass.dtype)
+        occupied = density > (0.1 * density.max()).clamp_max(1e-2)  # few cells on many pixels make low densities
+        tissue = ((density > TISSUE * density[occupied].median()) & (mass > 1e-6)).to(mass.dtype)
         drawn = blur(sums, sigma / grid.pixel) / mass.clamp_min(1e-6) * tissue
         variance = drawn.square().sum(dim=(1, 2)) / tissue.sum()
         return cls(features=drawn, tissue=tissue[0], variance=variance)

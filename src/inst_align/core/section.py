@@ -59,6 +59,10 @@ class Section:
         return replace(self, xy=self.xy[index], expression=self.expression[index])
 
 
+SYMMETRIC = 1e-6
+"""Relative difference of variances, and skewness, below which a section's outline has no axes or signs of its own."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UnitFrame:
     """Similarity from a user's frame to the centred, isotropically scaled frame that the numerics run in.
@@ -87,8 +91,12 @@ class UnitFrame:
         centred = xy - center
         variance, axes = np.linalg.eigh(centred.T @ centred / len(xy))
         rotation = axes[:, ::-1].T
-        skewness = (centred @ rotation[0]) ** 3
-        if skewness.sum() < 0:
+        if variance[1] - variance[0] < SYMMETRIC * variance[1]:
+            rotation = np.eye(2)
+        skewness = np.mean((centred @ rotation[0]) ** 3) / variance[1] ** 1.5
+        if abs(skewness) < SYMMETRIC:  # rounding must not choose
+            skewness = rotation[0][np.abs(rotation[0]).argmax()]
+        if skewness < 0:
             rotation = rotation * np.array([[-1.0], [1.0]])
         if np.linalg.det(rotation) < 0:
             rotation = rotation * np.array([[1.0], [-1.0]])

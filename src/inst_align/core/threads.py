@@ -1,4 +1,4 @@
-"""How many CPU threads torch may use, chosen for the size of the problem and put back afterwards."""
+"""Torch's global settings during a fit: threads chosen for the size of the problem, float32, gradients."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ CELLS_PER_THREAD = 50_000
 
 
 @contextmanager
-def torch_threads(n_cells: int) -> Iterator[None]:
-    """Use one thread for every ``CELLS_PER_THREAD`` cells, at most as many as torch was set to, within the block."""
+def torch_settings(n_cells: int) -> Iterator[None]:
+    """Within the block, let torch be as a fit needs it, whatever the caller has set; put it all back afterwards.
+
+    One thread for every ``CELLS_PER_THREAD`` cells, at most as many as there were; float32 by default; gradients on.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, min(before, n_cells // CELLS_PER_THREAD)))
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     try:
-        yield
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            yield
     finally:
         torch.set_num_threads(before)
+        torch.set_default_dtype(dtype)

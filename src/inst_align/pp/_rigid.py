@@ -103,8 +103,7 @@ def rigid_align(
     pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, use_rep=use_rep, layer=layer, normalize=normalize)
     if method not in ("fft", "icp"):
         raise ValueError(f'`method={method!r}` is not known; pass "fft" or "icp".')
-    if not copy:
-        check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
+    check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
 
     from inst_align.core.fit import PairConfig, fit_pose
 

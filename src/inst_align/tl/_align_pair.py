@@ -130,8 +130,7 @@ def align_pair(
     """
     pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, use_rep=use_rep, layer=layer, normalize=normalize)
     config = _config(preset, config, field=field)
-    if not copy:
-        check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
+    check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
     pose = _initial_pose(init, adata_src, pair)
     chosen = resolve_device(device)
     arguments: dict[str, Any] = {
@@ -150,6 +149,8 @@ def align_pair(
             from inst_align.core.fit import fit_pair
 
             result = fit_pair(pair.ref, pair.src, **arguments, callback=callback)
+    if pose is not None and isinstance(init, str):
+        result.report["pose_method"] = "recorded"
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_map(result.report)
     log_stages(result)
@@ -213,4 +214,7 @@ def _initial_pose(init: Any, adata_src: AnnData, pair: Pair) -> Affine | None:
             logger.info('starting from the pose recorded by rigid_align; pass `init="search"` to search again')
             return recorded
         return None
-    return Affine(init)
+    try:
+        return Affine(init)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`init` is no pose from source to reference: {error}") from error

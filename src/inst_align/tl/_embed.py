@@ -48,8 +48,8 @@ def canonical_embed(
     adata_src
         The source.
     alignment_key
-        The ``key_added`` of :func:`inst_align.tl.align_pair`, whose field is read. If no such alignment with a field is
-        on record for these sections, the pair is aligned first by the default preset, under this key.
+        The ``key_added`` of :func:`inst_align.tl.align_pair`, whose field is read. If there is no record under this
+        key, the pair is aligned first by the default preset, under this key.
     spatial_key
         Key in ``obsm`` of the coordinates that were, or are to be, aligned.
     key_added
@@ -70,7 +70,8 @@ def canonical_embed(
     KeyError
         If a key is missing.
     ValueError
-        If the recorded alignment is not one of these two sections, or they cannot be aligned; nothing is written then.
+        If the recorded alignment is not one of these two sections or has no field, or if they cannot be aligned;
+        nothing is written then.
 
     Examples
     --------
@@ -87,7 +88,7 @@ def canonical_embed(
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
     record = _recorded(adata_src, alignment_key)
     if record is None:
-        logger.info("no alignment with a field on record under %r: aligning the pair first", alignment_key)
+        logger.info("no alignment on record under %r: aligning the pair first", alignment_key)
         align_pair(
             adata_ref,
             adata_src,
@@ -114,11 +115,20 @@ def canonical_embed(
 
 
 def _recorded(adata: AnnData, key: str) -> dict[str, Any] | None:
-    """Return the source's record of an alignment with a field, or ``None``."""
+    """Return the source's record of an alignment, which must have a field, or ``None`` if there is no record at all."""
     if key not in adata.uns.get(_keys.UNS, {}):
         return None
     record = read_record(adata, key)
-    return record if record.get("role") == _keys.ROLE_SOURCE and "field" in record else None
+    if record.get("role") != _keys.ROLE_SOURCE:
+        raise ValueError(
+            f"`adata_src` was the {record.get('role')} of the alignment under `alignment_key={key!r}`; pass the "
+            f"sections in the order in which they were aligned."
+        )
+    if "field" not in record:
+        raise ValueError(
+            f"`alignment_key={key!r}`: this alignment has no field; run `ia.tl.align_pair` again with `field=True`."
+        )
+    return record
 
 
 def _check_same_sections(record: dict[str, Any], xy_ref: np.ndarray, xy_src: np.ndarray, key: str) -> None:
