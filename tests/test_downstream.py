@@ -137,3 +137,22 @@ def assert_same(one: Any, other: Any) -> None:
             assert_same(one[key], other[key])
     else:
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_embedding_never_replaces_a_recorded_alignment(toy: Pair, tiny: PairConfig, true_pose: np.ndarray) -> None:
+    ref, src = (section.copy() for section in toy)
+    ia.tl.align_pair(ref, src, config=tiny, init=true_pose, field=False, rng=0, device="cpu", progress=False)
+    before = src.obsm["spatial_aligned"].copy()
+    with pytest.raises(ValueError, match="has no field; run `ia.tl.align_pair` again"):
+        ia.tl.canonical_embed(ref, src, progress=False)
+    np.testing.assert_array_equal(src.obsm["spatial_aligned"], before)
+    assert "X_inst" not in src.obsm
+
+
+def test_the_embedding_refuses_sections_in_the_wrong_order_or_moved_since(sections: Pair) -> None:
+    ref, src = sections
+    with pytest.raises(ValueError, match="in which they were aligned"):
+        ia.tl.canonical_embed(src, ref, progress=False)
+    src.obsm["spatial"] = src.obsm["spatial"] + 1.0
+    with pytest.raises(ValueError, match="coordinates of the source are not those"):
+        ia.tl.canonical_embed(ref, src, progress=False)

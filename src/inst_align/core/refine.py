@@ -249,9 +249,8 @@ class _Training:
         if self.decoder is not None:
             terms["reconstruction"] = torch.stack(reconstruction).mean()
             loss = loss + self.config.reconstruction * terms["reconstruction"]
-        if joint:
-            terms["residual_strain"] = self._strain(points[:JACOBIAN_POINTS])
-            loss = loss + self.config.strain * terms["residual_strain"]
+        terms["residual_strain"] = self._strain(points[:JACOBIAN_POINTS]) if joint else loss.new_zeros(())
+        loss = loss + self.config.strain * terms["residual_strain"]
         self.optimiser.zero_grad()
         loss.backward()
         for group in self.groups:
