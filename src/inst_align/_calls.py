@@ -1,4 +1,4 @@
-"""What the public functions have in common: the parameters they record, what they warn of, and the progress bar."""
+"""What the public functions have in common: how they end, what they warn of, and the progress bar."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inst_align._anndata import write_alignment
 from inst_align._checks import warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from anndata import AnnData
 
     from inst_align._anndata import Pair
     from inst_align.core.alignment import Alignment, Callback, Step
@@ -22,14 +25,39 @@ AGREES = 0.005
 """By how much the correlation may fall from the rigid to the non-rigid map before a warning."""
 
 
-def recorded_params(pair: Pair, *, rng: Any, **params: Any) -> dict[str, Any]:
-    """Return the parameters of a call in a form that can be stored, with what was decided while reading.
+def finish(
+    adata_ref: AnnData,
+    adata_src: AnnData,
+    pair: Pair,
+    result: Alignment,
+    *,
+    key_added: str,
+    spatial_key: str,
+    copy: bool,
+    rng: Any,
+    **params: Any,
+) -> tuple[AnnData, AnnData] | None:
+    """Write an alignment, to copies if asked for, and return what the public function returns.
 
-    A seed is recorded if it was an integer; a generator cannot be.
+    The record holds the parameters given, the seed if ``rng`` was an integer (a generator cannot be stored), and what
+    was decided while reading.
     """
+    stages = ", ".join(f"{stage}: {seconds:.1f} s" for stage, seconds in result.seconds.items())
+    logger.info("%s", stages)
+    if copy:
+        adata_ref, adata_src = adata_ref.copy(), adata_src.copy()
     seed = {"rng": int(rng)} if isinstance(rng, int | np.integer) else {}
     genes = {} if pair.genes is None else {"n_genes": len(pair.genes)}
-    return params | seed | genes | {"normalized": dict(pair.normalized)}
+    write_alignment(
+        adata_ref,
+        adata_src,
+        key_added=key_added,
+        spatial_key=spatial_key,
+        params=params | seed | genes | {"spatial_key": spatial_key, "normalized": dict(pair.normalized)},
+        alignment=result,
+        xy_aligned=result.transform(pair.src.xy),
+    )
+    return (adata_ref, adata_src) if copy else None
 
 
 def warn_about_pose(report: dict[str, Any], *, allow_reflection: bool) -> None:
@@ -60,11 +88,6 @@ def warn_about_map(report: dict[str, Any]) -> None:
             f"The non-rigid map agrees less with the expression than the rigid one (correlation {moved:.3f} "
             f"against {rigid:.3f}): prefer `ia.pp.rigid_align` for this pair."
         )
-
-
-def log_stages(result: Alignment) -> None:
-    """Log where the time went."""
-    logger.info("%s", ", ".join(f"{stage}: {seconds:.1f} s" for stage, seconds in result.seconds.items()))
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from inst_align import _keys
-from inst_align._anndata import check_key_added, read_pair, write_alignment
-from inst_align._calls import log_stages, recorded_params, warn_about_pose
+from inst_align._anndata import check_key_added, read_pair
+from inst_align._calls import finish, warn_about_pose
 from inst_align._device import resolve_device
 from inst_align._random import numpy_generator, torch_generator
 
@@ -118,26 +118,19 @@ def rigid_align(
         device=chosen,
     )
     warn_about_pose(result.report, allow_reflection=allow_reflection)
-    log_stages(result)
-    if copy:
-        adata_ref, adata_src = adata_ref.copy(), adata_src.copy()
-    write_alignment(
+    return finish(
         adata_ref,
         adata_src,
+        pair,
+        result,
         key_added=key_added,
         spatial_key=spatial_key,
-        params=recorded_params(
-            pair,
-            spatial_key=spatial_key,
-            use_rep=use_rep,
-            layer=layer,
-            normalize=normalize,
-            allow_reflection=allow_reflection,
-            method=method,
-            rng=rng,
-            device=str(chosen),
-        ),
-        alignment=result,
-        xy_aligned=result.transform(pair.src.xy),
+        copy=copy,
+        rng=rng,
+        device=str(chosen),
+        use_rep=use_rep,
+        layer=layer,
+        normalize=normalize,
+        allow_reflection=allow_reflection,
+        method=method,
     )
-    return (adata_ref, adata_src) if copy else None

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from inst_align import _keys
-from inst_align._anndata import check_key_added, read_pair, recorded_pose, write_alignment
-from inst_align._calls import log_stages, progress_bar, recorded_params, warn_about_map, warn_about_pose
+from inst_align._anndata import check_key_added, read_pair, recorded_pose
+from inst_align._calls import finish, progress_bar, warn_about_map, warn_about_pose
 from inst_align._device import resolve_device
 from inst_align._random import numpy_generator, torch_generator
 
@@ -153,32 +153,25 @@ def align_pair(
         result.report["pose_method"] = "recorded"
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_map(result.report)
-    log_stages(result)
-    if copy:
-        adata_ref, adata_src = adata_ref.copy(), adata_src.copy()
-    write_alignment(
+    return finish(
         adata_ref,
         adata_src,
+        pair,
+        result,
         key_added=key_added,
         spatial_key=spatial_key,
-        params=recorded_params(
-            pair,
-            preset=preset,
-            init=init if isinstance(init, str) else "given",
-            spatial_key=spatial_key,
-            use_rep=use_rep,
-            layer=layer,
-            normalize=normalize,
-            allow_reflection=allow_reflection,
-            field=field,
-            config=config,
-            rng=rng,
-            device=str(chosen),
-        ),
-        alignment=result,
-        xy_aligned=result.transform(pair.src.xy),
+        copy=copy,
+        rng=rng,
+        device=str(chosen),
+        preset=preset,
+        init=init if isinstance(init, str) else "given",
+        use_rep=use_rep,
+        layer=layer,
+        normalize=normalize,
+        allow_reflection=allow_reflection,
+        field=field,
+        config=config,
     )
-    return (adata_ref, adata_src) if copy else None
 
 
 def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool) -> PairConfig | PaperConfig:
