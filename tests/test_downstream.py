@@ -156,3 +156,21 @@ def test_the_embedding_refuses_sections_in_the_wrong_order_or_moved_since(sectio
     src.obsm["spatial"] = src.obsm["spatial"] + 1.0
     with pytest.raises(ValueError, match="coordinates of the source are not those"):
         ia.tl.canonical_embed(ref, src, progress=False)
+
+
+def test_an_embedding_that_fails_leaves_no_alignment_behind(
+    toy: Pair, tiny: PairConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, src = (section.copy() for section in toy)
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("inst_align.core.pose.N_PIXELS", 33)
+    monkeypatch.setattr("inst_align.tl._align_pair._config", lambda *_, **__: tiny)
+    monkeypatch.setattr("inst_align.tl._embed._evaluate", fail)
+    with pytest.raises(KeyboardInterrupt):
+        ia.tl.canonical_embed(ref, src, rng=0, device="cpu", progress=False)
+    for section, before in zip((ref, src), toy, strict=True):
+        assert set(section.obsm) == set(before.obsm)
+        assert set(section.uns) == set(before.uns)

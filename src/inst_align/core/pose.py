@@ -249,6 +249,7 @@ def _refine(ref: _Image, xy_src: np.ndarray, features: torch.Tensor, candidates:
     xy = torch.as_tensor(xy_src[::stride], dtype=torch.float32, device=device)
     values = features[::stride].T  # (k, m)
     image = torch.cat([blur(ref.channels, 1.0), blur(ref.mask, 1.0)])
+    area = _area(xy, ref.grid.pixel)
     sign = torch.tensor([[-1.0 if c.mirror else 1.0, 1.0] for c in candidates], device=device)
     angle = torch.tensor([c.angle for c in candidates], device=device, requires_grad=True)
     shift = torch.tensor([c.shift for c in candidates], device=device, requires_grad=True)
@@ -256,12 +257,12 @@ def _refine(ref: _Image, xy_src: np.ndarray, features: torch.Tensor, candidates:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, REFINE_STEPS, eta_min=0.0)
     for _ in range(REFINE_STEPS):
         optimiser.zero_grad()
-        score, _ = _score_at_cells(image, ref.grid, xy, values, sign, angle, shift)
+        score, _ = _score_at_cells(image, ref.grid, xy, values, area, sign, angle, shift)
         (-score.sum()).backward()
         optimiser.step()
         schedule.step()
     with torch.no_grad():
-        score, overlap = _score_at_cells(image, ref.grid, xy, values, sign, angle, shift)
+        score, overlap = _score_at_cells(image, ref.grid, xy, values, area, sign, angle, shift)
     rows = zip(candidates, angle.tolist(), shift.tolist(), score.tolist(), overlap.tolist())
     return [replace(c, angle=a % (2 * math.pi), shift=(t[0], t[1]), score=s, overlap=o) for c, a, t, s, o in rows]
 
@@ -271,11 +272,12 @@ def _score_at_cells(
     grid: Grid,
     xy: torch.Tensor,
     values: torch.Tensor,
+    area: float,
     sign: torch.Tensor,
     angle: torch.Tensor,
     shift: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Correlation times a power of the overlap, and the overlap, for every pose; shapes (p,)."""
+    """Correlation times a power of the overlap, and the overlap, for every pose; shapes (p,). ``area`` is the source's."""
     c, s = angle.cos(), angle.sin()
     rotation = torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)  # (p, 2, 2)
     moved = (xy[None] * sign[:, None]) @ rotation.transpose(1, 2) + shift[:, None]  # (p, m, 2)
@@ -290,8 +292,7 @@ def _score_at_cells(
     norm = ((fixed.square() * weight).sum(dim=(0, 2)) * (moving.square() * weight).sum(dim=(0, 2))).sqrt()
     covered = total / xy.shape[0]
     tissue = image[-1].sum() * grid.pixel**2
-    source_area = tissue.new_tensor(_area(xy, grid.pixel))
-    overlap = (covered * source_area / torch.minimum(source_area, tissue)).clamp_max(1.0)
+    overlap = (covered * area / tissue.clamp_max(area)).clamp_max(1.0)
     return product / norm.clamp_min(1e-9) * overlap**OVERLAP_POWER, overlap.detach()
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from inst_align._anndata import Pair
     from inst_align._random import RNGLike, SeedLike
+    from inst_align.core.alignment import Alignment
     from inst_align.core.fit import PairConfig
     from inst_align.core.paper_config import PaperConfig
     from inst_align.core.transforms import Affine
@@ -128,6 +129,47 @@ def align_pair(
     >>> np.allclose(t.inverse()(src.obsm["spatial_aligned"]), src.obsm["spatial"])
     True
     """
+    pair, result, params = fit_sections(
+        adata_ref,
+        adata_src,
+        preset=preset,
+        init=init,
+        spatial_key=spatial_key,
+        use_rep=use_rep,
+        layer=layer,
+        normalize=normalize,
+        allow_reflection=allow_reflection,
+        field=field,
+        config=config,
+        key_added=key_added,
+        rng=rng,
+        device=device,
+        progress=progress,
+    )
+    return finish(
+        adata_ref, adata_src, pair, result, key_added=key_added, spatial_key=spatial_key, copy=copy, rng=rng, **params
+    )
+
+
+def fit_sections(
+    adata_ref: AnnData,
+    adata_src: AnnData,
+    *,
+    preset: Literal["default", "paper"] = "default",
+    init: Literal["auto", "search"] | np.ndarray | Affine = "auto",
+    spatial_key: str = _keys.SPATIAL,
+    use_rep: str | None = None,
+    layer: str | None = None,
+    normalize: Literal["auto"] | bool = "auto",
+    allow_reflection: bool = False,
+    field: bool = True,
+    config: PairConfig | PaperConfig | None = None,
+    key_added: str = _keys.SPATIAL_ALIGNED,
+    rng: SeedLike | RNGLike | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> tuple[Pair, Alignment, dict[str, Any]]:
+    """Do all of :func:`align_pair` but the writing; returns what was read, the outcome, and what to record."""
     pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, use_rep=use_rep, layer=layer, normalize=normalize)
     config = _config(preset, config, field=field)
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
@@ -153,25 +195,18 @@ def align_pair(
         result.report["pose_method"] = "recorded"
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_map(result.report)
-    return finish(
-        adata_ref,
-        adata_src,
-        pair,
-        result,
-        key_added=key_added,
-        spatial_key=spatial_key,
-        copy=copy,
-        rng=rng,
-        device=str(chosen),
-        preset=preset,
-        init=init if isinstance(init, str) else "given",
-        use_rep=use_rep,
-        layer=layer,
-        normalize=normalize,
-        allow_reflection=allow_reflection,
-        field=field,
-        config=config,
-    )
+    params = {
+        "preset": preset,
+        "init": init if isinstance(init, str) else "given",
+        "use_rep": use_rep,
+        "layer": layer,
+        "normalize": normalize,
+        "allow_reflection": allow_reflection,
+        "field": field,
+        "config": config,
+        "device": str(chosen),
+    }
+    return pair, result, params
 
 
 def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool) -> PairConfig | PaperConfig:

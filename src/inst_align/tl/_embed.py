@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from inst_align import _keys
 from inst_align._anndata import check_key_added, coordinates_hash, write_embedding
+from inst_align._calls import finish
 from inst_align._checks import check_anndata, coordinates
 from inst_align._record import read_record
-from inst_align.tl._align_pair import align_pair
+from inst_align.tl._align_pair import fit_sections
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,15 +82,22 @@ def canonical_embed(
     >>> ref.obsm["X_inst"].shape == src.obsm["X_inst"].shape
     True
     """
+    from inst_align.core.transforms import from_dict
+
     check_anndata(adata_ref, "adata_ref")
     check_anndata(adata_src, "adata_src")
     if copy:
         adata_ref, adata_src = adata_ref.copy(), adata_src.copy()
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
     record = _recorded(adata_src, alignment_key)
-    if record is None:
+    if record is not None:
+        xy_ref = coordinates(adata_ref, spatial_key, "reference")
+        xy_src = coordinates(adata_src, spatial_key, "source")
+        _check_same_sections(record, xy_ref, xy_src, alignment_key)
+        z_ref, z_src, what = _evaluate(record["field"], xy_ref, from_dict(record["transform"])(xy_src))
+    else:
         logger.info("no alignment on record under %r: aligning the pair first", alignment_key)
-        align_pair(
+        pair, result, params = fit_sections(
             adata_ref,
             adata_src,
             spatial_key=spatial_key,
@@ -98,11 +106,10 @@ def canonical_embed(
             device=device,
             progress=progress,
         )
-        record = read_record(adata_src, alignment_key)
-    xy_ref = coordinates(adata_ref, spatial_key, "reference")
-    xy_src = coordinates(adata_src, spatial_key, "source")
-    _check_same_sections(record, xy_ref, xy_src, alignment_key)
-    z_ref, z_src, what = _evaluate(record, xy_ref, xy_src)
+        assert result.field is not None  # the default preset fits one
+        z_ref, z_src, what = _evaluate(result.field, pair.ref.xy, result.transform(pair.src.xy))
+        keys = {"key_added": alignment_key, "spatial_key": spatial_key}
+        finish(adata_ref, adata_src, pair, result, **keys, copy=False, rng=rng, **params)
     write_embedding(
         adata_ref,
         adata_src,
@@ -141,11 +148,10 @@ def _check_same_sections(record: dict[str, Any], xy_ref: np.ndarray, xy_src: np.
         )
 
 
-def _evaluate(record: dict[str, Any], xy_ref: np.ndarray, xy_src: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def _evaluate(packed: dict[str, Any], xy_ref: np.ndarray, xy_aligned: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the embedding of both sections, and what of the field it is."""
     from inst_align.core.canonical import CanonicalField
-    from inst_align.core.transforms import from_dict
 
-    field = CanonicalField.unpack(record["field"])
+    field = CanonicalField.unpack(packed)
     what: What = "latent" if field.features is None else "features"
-    aligned = from_dict(record["transform"])(xy_src)
-    return field.predict(xy_ref, what), field.predict(aligned, what), what
+    return field.predict(xy_ref, what), field.predict(xy_aligned, what), what
