@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from inst_align.core.pose import Candidate, PoseConfig, PoseResult, masked_ncc, search_pose
+from inst_align.core.ncc import masked_ncc
+from inst_align.core.pose import Candidate, PoseConfig, PoseResult, search_pose
 from inst_align.core.quality import AMBIGUOUS, MIRRORED
 
 QUICK = {"n_angles": 36}
