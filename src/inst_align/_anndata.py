@@ -227,7 +227,7 @@ def write_alignment(
         )
     record = {"version": RECORD_VERSION, "params": params}
     outcome = {
-        "coordinates": {ROLE_REFERENCE: coordinates_hash(xy_ref), ROLE_SOURCE: coordinates_hash(xy_src)},
+        "coordinates": coordinates_of(xy_ref, xy_src),
         "transform": to_dict(alignment.transform),
         "report": alignment.report,
         "history": alignment.history,
@@ -285,6 +285,11 @@ def coordinates_hash(xy: np.ndarray) -> str:
     return hashlib.sha256(points[np.lexsort(points.T)].tobytes()).hexdigest()
 
 
+def coordinates_of(xy_ref: np.ndarray, xy_src: np.ndarray) -> dict[str, str]:
+    """Return the fingerprints of both sections' points by role, as a record holds them."""
+    return {ROLE_REFERENCE: coordinates_hash(xy_ref), ROLE_SOURCE: coordinates_hash(xy_src)}
+
+
 def recorded_pose(adata_src: AnnData, pair: Pair, *, key: str = SPATIAL_RIGID) -> Affine | Compose | None:
     """Return the map of an earlier run on the same coordinates of the same two sections, if there is one on record."""
     from inst_align.core.transforms import from_dict
@@ -292,5 +297,5 @@ def recorded_pose(adata_src: AnnData, pair: Pair, *, key: str = SPATIAL_RIGID) -
     if key not in adata_src.uns.get(UNS, {}):
         return None
     record = read_record(adata_src, key)
-    now = {ROLE_REFERENCE: coordinates_hash(pair.ref.xy), ROLE_SOURCE: coordinates_hash(pair.src.xy)}
+    now = coordinates_of(pair.ref.xy, pair.src.xy)
     return from_dict(record["transform"]) if record.get("coordinates") == now else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -163,9 +163,7 @@ class ExpressionDecoder(nn.Module):
     @property
     def last(self) -> nn.Linear:
         """The layer whose rows are the genes."""
-        layer = self.layers[len(self.layers) - 1]
-        assert isinstance(layer, nn.Linear)
-        return layer
+        return cast("nn.Linear", self.layers[len(self.layers) - 1])
 
     def forward(self, latent: Tensor, genes: Tensor | None = None) -> Tensor:
         """Return log-normalised expression of latent vectors, shape ``(n, n_latent)``.

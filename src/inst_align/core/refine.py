@@ -18,6 +18,7 @@ from inst_align.core.canonical import CanonicalField
 from inst_align.core.deformation import DeformationNetwork, jacobian
 from inst_align.core.field import ExpressionDecoder, ExpressionField
 from inst_align.core.losses import fold_loss, jacobian_loss, reconstruction_loss
+from inst_align.core.registration import RESIDUAL_FLOOR
 from inst_align.core.schedule import WindowSchedule
 from inst_align.core.training import History
 from inst_align.core.velocity import fade
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     Expression: TypeAlias = csr_matrix | csr_array | np.ndarray
 
-RESIDUAL_FLOOR = 0.02
-"""As in the registration: keeps the logarithm of a channel's residual finite."""
 HALF_EXTENT = 2.0
 """Unit coordinates are divided by this before they enter a network: a section then spans about [-1, 1]."""
 JACOBIAN_POINTS = 256

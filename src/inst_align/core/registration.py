@@ -168,21 +168,18 @@ def register(
     longer_side = float(np.ptp(both, axis=0).max()) + 2 * config.margin
     finest = longer_side / (config.n_pixels - 1)
 
-    grid, velocity, terms = None, None, []
-    for level in config.levels:
-        new_grid = Grid.around(both, pixel=max(level.sigma / 1.5, finest), margin=config.margin)
+    grids = [Grid.around(both, pixel=max(level.sigma / 1.5, finest), margin=config.margin) for level in config.levels]
+    grid, terms = grids[0], []
+    velocity = torch.zeros(2, grid.height, grid.width, device=device)
+    for level, new_grid in zip(config.levels, grids, strict=True):
         lattice = ControlLattice(new_grid, level.control_spacing, device)
-        if grid is None or velocity is None:
-            control = torch.zeros(2, *lattice.shape, device=device)
-        else:
-            control = lattice.fit(_resample(velocity, grid, new_grid))
+        control = lattice.fit(_resample(velocity, grid, new_grid))
         grid = new_grid
         ref, src = (_Field.draw(grid, section, level.sigma) for section in cells)
         problem = _Problem(grid, ref, src, fade(grid.points(device), both, config.margin), lattice, config)
         velocity, level_terms = problem.solve(control, level, on_step)
         terms.append(level_terms)
 
-    assert grid is not None and velocity is not None
     with torch.no_grad():
         displacement = Flow(grid, device).exp(velocity, squarings=8)
     data, smoothness = torch.cat(terms).T.cpu().numpy()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CELLS_PER_THREAD = 50_000
-"""Below this many cells a second thread costs more at barriers than it brings (measured: ``benchmarks/``)."""
+"""Below this many cells a second thread brings next to nothing, and on a busy machine it waits at barriers."""
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from inst_align import _keys
-from inst_align._anndata import check_key_added, coordinates_hash, write_embedding
+from inst_align._anndata import check_key_added, coordinates_of, write_embedding
 from inst_align._calls import finish
 from inst_align._checks import check_anndata, coordinates
 from inst_align._record import read_record
@@ -139,8 +139,7 @@ def _recorded(adata: AnnData, key: str) -> dict[str, Any] | None:
 
 
 def _check_same_sections(record: dict[str, Any], xy_ref: np.ndarray, xy_src: np.ndarray, key: str) -> None:
-    now = {_keys.ROLE_REFERENCE: coordinates_hash(xy_ref), _keys.ROLE_SOURCE: coordinates_hash(xy_src)}
-    changed = [role for role, value in now.items() if record["coordinates"][role] != value]
+    changed = [role for role, value in coordinates_of(xy_ref, xy_src).items() if record["coordinates"][role] != value]
     if changed:
         raise ValueError(
             f"`alignment_key={key!r}`: the coordinates of the {' and the '.join(changed)} are not those that were "
