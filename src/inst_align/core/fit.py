@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from inst_align.core.acceptance import trial
+from inst_align.core.acceptance import Halves, stays
 from inst_align.core.alignment import Alignment, Callback, Step
 from inst_align.core.export import user_displacement
 from inst_align.core.features import joint_features
@@ -242,9 +242,11 @@ def fit_pair(
         with clock.stage("pose"):
             affine, report = given_or_found_pose(pair, init, method="fft", allow_reflection=allow_reflection)
         frame = UnitFrame.of(pair.ref.xy)
-        xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
         with clock.stage("trial"):
-            bends, verdict = _judge(pair, xy, accept, config, generator)
+            affine, bends, verdict = _judge(
+                pair, affine, searched=init is None, accept=accept, config=config, generator=generator
+            )
+        xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
         features = pair.features_ref, pair.features_src
         found: Registration | None = None
         if bends:
@@ -286,27 +288,52 @@ def fit_pair(
 
 def _judge(
     pair: Prepared,
-    xy: tuple[np.ndarray, np.ndarray],
+    affine: Affine,
+    *,
+    searched: bool,
     accept: Accept,
     config: PairConfig,
     generator: torch.Generator,
-) -> tuple[bool, dict[str, Any]]:
-    """Whether to bend the source, and what there is to say about it."""
-    found = None
+) -> tuple[Affine, bool, dict[str, Any]]:
+    """Decide what moves: returns the pose, whether to bend the source, and what there is to say about it."""
+    halves = None
     if accept == "auto":
-        found = trial(
+        halves = Halves.of(
             pair.ref,
             pair.src,
-            xy,
-            config.registration.trial(),
             n_components=config.n_components,
             n_neighbors=config.n_neighbors,
             generator=generator,
             device=pair.features_ref.device,
         )
-    if found is None:
-        return accept != "rigid", {"verdict": UNTESTED}
-    return found.pays, {"verdict": NON_RIGID if found.pays else RIGID_SUFFICIENT} | found.report()
+    if halves is None:
+        return affine, accept != "rigid", {"verdict": UNTESTED}
+    frame = UnitFrame.of(pair.ref.xy)
+    report: dict[str, Any] = {}
+    if searched:
+        stored = frame.to_unit(pair.ref.xy), frame.to_unit(pair.src.xy)
+        if stays(halves.moving(stored, _in_frame(affine, frame))):
+            affine = Affine(np.eye(3))
+            report = {"pose_method": "stored", "angle": 0.0, "mirrored": False}
+    posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+    found = halves.bending(posed, config.registration.trial())
+    return (
+        affine,
+        found.pays,
+        {
+            **report,
+            "verdict": NON_RIGID if found.pays else RIGID_SUFFICIENT,
+            "heldout_correlation_rigid": found.simple,
+            "heldout_correlation_nonrigid": found.elaborate,
+            "heldout_gain": found.gain,
+            "heldout_gain_standard_error": found.standard_error,
+        },
+    )
+
+
+def _in_frame(affine: Affine, frame: UnitFrame) -> Affine:
+    """Return a map of user units as one of the unit frame."""
+    return Affine(frame.matrix @ affine.matrix @ np.linalg.inv(frame.matrix))
 
 
 def _polished(

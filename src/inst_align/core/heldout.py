@@ -1,15 +1,14 @@
-"""Does bending the source pay? Asked of genes that the fit has not seen.
+"""Does the more elaborate of two maps pay? Asked of genes that the fit has not seen.
 
-The genes are split in two at random. The pose is polished and a non-rigid map is fitted on one half; on the other half
-it is counted how much less the non-rigid map leaves unexplained than the polished pose. A map that follows noise gains
-nothing there. The standard error comes from blocks of tissue, since neighbouring places are not independent. (Halves of
-genes share the positions of the cells, and so part of the noise: a small gain can be had from nothing, which is why it
-has to exceed its standard error, and why the trial stops before the finest level.)
+It is counted how much less of the held-out genes' variance the elaborate map leaves unexplained than the simple one. A
+map that follows noise gains nothing there. The standard error comes from blocks of tissue, since neighbouring places are
+not independent. Halves of genes share the positions of the cells, and so part of the noise: a little can be gained from
+nothing. So the gain has to exceed its standard error several times, and to be worth having.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,64 +26,61 @@ if TYPE_CHECKING:
     from inst_align.core.transforms import Transform
 
     Features = tuple[torch.Tensor, torch.Tensor]
+    BothWays = tuple[Transform, Transform]
 
-PAYS = 1.5
+CERTAIN = 3.0
 """Standard errors by which the gain must exceed zero."""
+WORTHWHILE = 0.02
+"""Share of what the simple map leaves unexplained that the gain must reach."""
 BLOCK = 0.35
 """Side of a block of tissue, in unit lengths."""
-POLISH_STEPS = 20
 MAX_CELLS = 5000
 """Cells of each section that are asked."""
+MIN_CELLS = 10
+MAD_TO_SD = 1.4826
+"""Standard deviations per median absolute deviation of a normal variable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What genes held out of the fit say.
+    """What held-out genes say of two maps.
 
     Parameters
     ----------
-    rigid, nonrigid
-        Correlation of the sections' held-out features after the polished pose and after the non-rigid map.
+    simple, elaborate
+        Correlation of the sections after either map.
     gain
-        How much less of the held-out variance the non-rigid map leaves unexplained.
+        How much less of the variance the elaborate map leaves unexplained.
     standard_error
         Of the gain.
+    left
+        Share of the variance that the simple map leaves unexplained.
+    covered
+        Share of the cells that find tissue after both maps; the others cannot be asked.
     """
 
-    rigid: float
-    nonrigid: float
+    simple: float
+    elaborate: float
     gain: float
     standard_error: float
+    left: float
+    covered: float
 
     def mean(self, other: HeldOut) -> HeldOut:
         """Return the mean of two trials. They share their cells, so that the standard error is no smaller."""
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in ("rigid", "nonrigid", "gain")}
-        error = (self.standard_error + other.standard_error) / 2
-        return HeldOut(**{name: (a + b) / 2 for name, (a, b) in pairs.items()}, standard_error=error)
-
-    def report(self) -> dict[str, float]:
-        """Return entries for the report."""
-        return {
-            "heldout_correlation_rigid": self.rigid,
-            "heldout_correlation_nonrigid": self.nonrigid,
-            "heldout_gain": self.gain,
-            "heldout_gain_standard_error": self.standard_error,
-        }
+        names = [field.name for field in fields(self)]
+        return HeldOut(**{name: (getattr(self, name) + getattr(other, name)) / 2 for name in names})
 
     @property
     def pays(self) -> bool:
-        """Whether the gain is more than chance."""
-        return self.gain > PAYS * self.standard_error
+        """Whether the gain is more than chance and worth having."""
+        return self.gain > CERTAIN * self.standard_error and self.gain > WORTHWHILE * self.left
 
 
-def held_out_gain(
-    xy_ref: np.ndarray,
-    xy_src: np.ndarray,
-    fitted: Features,
-    held_out: Features,
-    config: RegistrationConfig,
+def bending_gain(
+    xy_ref: np.ndarray, xy_src: np.ndarray, fitted: Features, held_out: Features, config: RegistrationConfig
 ) -> HeldOut:
-    """Fit on some genes and judge on others.
+    """Fit a pose and a non-rigid map on some genes, and judge on others what the latter gains.
 
     Parameters
     ----------
@@ -96,58 +92,79 @@ def held_out_gain(
         Of the registration to be tried.
     """
     found = register(xy_ref, xy_src, *fitted, config)
-    matrix = polish_pose(xy_ref, xy_src, *fitted, config, steps=POLISH_STEPS)
-    forward, backward = (Affine(matrix), found.forward), (Affine(matrix).inverse(), found.backward)
+    rigid = Affine(polish_pose(xy_ref, xy_src, *fitted, config, rounds=1))
+    return compare(xy_ref, xy_src, held_out, (rigid, rigid.inverse()), (found.forward, found.backward))
+
+
+def compare(
+    xy_ref: np.ndarray, xy_src: np.ndarray, features: Features, simple: BothWays, elaborate: BothWays
+) -> HeldOut:
+    """Judge what an elaborate map gains over a simple one; both from source to reference, and their inverses.
+
+    Parameters
+    ----------
+    xy_ref, xy_src
+        Coordinates, shapes (n, 2) and (m, 2), in one unit.
+    features
+        Of the reference (n, k) and the source (m, k).
+    simple, elaborate
+        The maps.
+    """
     width = max(median_spacing(xy_ref), median_spacing(xy_src))
-    ref, src = (xy_ref, held_out[0]), (xy_src, held_out[1])
-    return _summary(*(_compare(*sections, width) for sections in ((src, ref, forward), (ref, src, backward))))
+    ref, src = (xy_ref, features[0]), (xy_src, features[1])
+    forward, backward = zip(simple, elaborate, strict=True)
+    return _Answers.of(src, ref, forward, width).joined(_Answers.of(ref, src, backward, width)).summary()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Comparison:
-    """Two maps of one section's cells into the other section, judged cell by cell."""
+class _Answers:
+    """Two maps of cells into the other section, judged cell by cell; p of the cells asked find tissue after both."""
 
-    gain: np.ndarray  # (p,)
-    places: np.ndarray  # (p, 2), where these cells are
-    rigid: float  # correlation
-    nonrigid: float
+    values: np.ndarray  # (3, p, k): measured, found after the simple, after the elaborate map
+    places: np.ndarray  # (p, 2)
+    asked: int
 
+    @classmethod
+    def of(
+        cls,
+        own: tuple[np.ndarray, torch.Tensor],
+        other: tuple[np.ndarray, torch.Tensor],
+        maps: tuple[Transform, Transform],
+        width: float,
+    ) -> _Answers:
+        stride = -(-len(own[0]) // MAX_CELLS)
+        xy, features = own[0][::stride], own[1][::stride].cpu().numpy()
+        found = [interpolate(*other, move(xy), width=width) for move in maps]
+        covered = found[0][1] & found[1][1]
+        values = np.stack([features[covered], found[0][0][covered], found[1][0][covered]])
+        if covered.any():
+            values -= values.mean(axis=1, keepdims=True)
+        return cls(values=values, places=xy[covered], asked=len(xy))
 
-def _compare(
-    own: tuple[np.ndarray, torch.Tensor],
-    other: tuple[np.ndarray, torch.Tensor],
-    maps: tuple[Transform, Transform],
-    width: float,
-) -> _Comparison:
-    """Compare a rigid and a non-rigid map on the cells that find tissue after both."""
-    stride = -(-len(own[0]) // MAX_CELLS)
-    xy, features = own[0][::stride], own[1][::stride].cpu().numpy()
-    found = [interpolate(*other, move(xy), width=width) for move in maps]
-    covered = found[0][1] & found[1][1]
-    values = [_centred(v[covered]) for v in (features, found[0][0], found[1][0])]
-    loss = [np.square(v - values[0]).sum(axis=1) for v in values[1:]]
-    total = np.square(values[0]).sum(axis=1).mean().clip(1e-12)
-    return _Comparison(
-        gain=(loss[0] - loss[1]) / total,
-        places=xy[covered],
-        rigid=_correlation(values[0], values[1]),
-        nonrigid=_correlation(values[0], values[2]),
-    )
+    def joined(self, other: _Answers) -> _Answers:
+        return _Answers(
+            values=np.concatenate([self.values, other.values], axis=1),
+            places=np.concatenate([self.places, other.places]),
+            asked=self.asked + other.asked,
+        )
 
-
-def _summary(forward: _Comparison, backward: _Comparison) -> HeldOut:
-    gain = np.concatenate([forward.gain, backward.gain])
-    places = np.concatenate([forward.places, backward.places])
-    return HeldOut(
-        rigid=(forward.rigid + backward.rigid) / 2,
-        nonrigid=(forward.nonrigid + backward.nonrigid) / 2,
-        gain=float(gain.mean()),
-        standard_error=_block_error(gain, np.floor(places / BLOCK)),
-    )
-
-
-def _centred(values: np.ndarray) -> np.ndarray:
-    return values - values.mean(axis=0)
+    def summary(self) -> HeldOut:
+        measured, *found = self.values
+        n_cells = len(measured)
+        if n_cells < MIN_CELLS:
+            nothing = dict.fromkeys(("simple", "elaborate", "gain", "standard_error", "left"), float("nan"))
+            return HeldOut(**nothing, covered=n_cells / self.asked)
+        total = np.square(measured).sum(axis=1).mean().clip(1e-12)
+        loss = [np.square(values - measured).sum(axis=1) / total for values in found]
+        gain = loss[0] - loss[1]
+        return HeldOut(
+            simple=_correlation(measured, found[0]),
+            elaborate=_correlation(measured, found[1]),
+            gain=float(gain.mean()),
+            standard_error=_block_error(gain, np.floor(self.places / BLOCK)),
+            left=float(loss[0].mean()),
+            covered=n_cells / self.asked,
+        )
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -155,8 +172,12 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _block_error(values: np.ndarray, blocks: np.ndarray) -> float:
-    """Standard error of the mean of values (p,) that are independent between blocks (p, 2) only."""
-    _, label = np.unique(blocks, axis=0, return_inverse=True)
-    label = label.ravel()
-    deviation = np.bincount(label, values - values.mean())
-    return float(np.sqrt((deviation**2).sum()) / len(values))
+    """Standard error of the mean of values (p,) that are independent between blocks (p, 2) only, were there no gain.
+
+    From the median absolute deviation of the blocks' sums: where a map gains much in a few blocks, as it does if the
+    tissue is bent in one place, these blocks tell of the gain and not of the noise.
+    """
+    _, label, count = np.unique(blocks, axis=0, return_inverse=True, return_counts=True)
+    sums = np.bincount(label.ravel(), values) / np.sqrt(count)
+    deviation = np.median(np.abs(sums - np.median(sums)))
+    return float(MAD_TO_SD * deviation / np.sqrt(len(values)))

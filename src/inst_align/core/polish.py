@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SIGMA = 0.08
 """Blur of the feature rasters, in unit lengths."""
+STEPS = 20
+"""Of the optimiser, in a round."""
 RATE = 0.1
 """Step of the optimiser in units of the blur; for the angle, radians times a unit length."""
 
@@ -31,7 +33,7 @@ def polish_pose(
     features_src: torch.Tensor,
     config: RegistrationConfig,
     *,
-    steps: int = 60,
+    rounds: int = 3,
 ) -> np.ndarray:
     """Find the small rotation and shift that bring a posed source nearer to the reference; homogeneous (3, 3).
 
@@ -43,8 +45,9 @@ def polish_pose(
         Shared features, shapes (n, k) and (m, k).
     config
         Of the registration, whose data term this shares.
-    steps
-        Of the optimiser; a pose that is nearly right needs few.
+    rounds
+        How often the descent begins anew, each time with a new notion of where tissue ought to find tissue, which
+        holds the section back a little; a pose that is nearly right needs one.
     """
     device = features_ref.device
     grid = config.grid(np.concatenate([xy_ref, xy_src]), SIGMA)
@@ -61,14 +64,15 @@ def polish_pose(
         forward, backward = points @ rotation.T + pose[1:], (points - pose[1:]) @ rotation
         return grid.normalize(forward)[None], grid.normalize(backward)[None]
 
-    mismatch = Mismatch.begin(ref, src, *both_ways(), escape_cost=config.escape_cost, sigma=SIGMA / grid.pixel)
-    optimiser = torch.optim.Adam([pose], lr=RATE * SIGMA)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=0.1 * RATE * SIGMA)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        mismatch(*both_ways()).backward()
-        optimiser.step()
-        schedule.step()
+    for _ in range(rounds):
+        mismatch = Mismatch.begin(ref, src, *both_ways(), escape_cost=config.escape_cost, sigma=SIGMA / grid.pixel)
+        optimiser = torch.optim.Adam([pose], lr=RATE * SIGMA)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS, eta_min=0.1 * RATE * SIGMA)
+        for _ in range(STEPS):
+            optimiser.zero_grad()
+            mismatch(*both_ways()).backward()
+            optimiser.step()
+            schedule.step()
     angle, x, y = pose.detach().cpu().double().tolist()
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, x], [s, c, y], [0.0, 0.0, 1.0]])
