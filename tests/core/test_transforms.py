@@ -686,7 +686,7 @@ def test_what_is_no_record_and_what_cannot_be_stored_are_type_errors():
 
 def test_public_module_names_the_same_objects():
     assert set(inst_align.transforms.__all__) == {
-        "Affine", "Displacement", "Compose", "to_dict", "from_dict", "FoldError",
+        "Affine", "Displacement", "Compose", "Transform", "FoldError", "to_dict", "from_dict", "load", "to_itk",
     }  # fmt: skip
     assert inst_align.transforms.Affine is Affine
 
