@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inst_align.core.alignment import Alignment, Callback, Step
-from inst_align.core.export import user_displacement
+from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import joint_features
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.pose import PoseConfig, search_pose
@@ -245,8 +245,11 @@ def fit_pair(
                 )
             move = in_turn(registered, fitted.residual)
         with clock.stage("export"):
-            transform = Compose((affine, user_displacement(move, found.grid, frame)))
+            unit = pair.ref.spacing
+            displacement, error = user_displacement(move, found.grid, frame, cells=posed, tolerance=TOLERANCE * unit)
+            transform = Compose((affine, displacement))
             report |= map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            report["sampling_error"] = error / unit
     return Alignment(
         affine=affine,
         transform=transform,

@@ -50,6 +50,13 @@ class Transform(Protocol):
         """Return the map that applies ``other`` first, then this one."""
         return join(self, other)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy or what was pickled; numpy forgets on the way that an array is read-only."""
+        for name, value in state.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
     def save(
         self,
         path: str | PathLike[str],
