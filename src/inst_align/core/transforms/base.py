@@ -39,7 +39,11 @@ class Transform(Protocol):
         ...
 
     def inside(self, xy: ArrayLike) -> np.ndarray:
-        """Tell which points lie where the map was defined, bool of shape ``(n,)``; an affine map has no outside."""
+        """Tell which points lie in the box of the grid, bool of shape ``(n,)``; an affine map has no outside.
+
+        The grid of a fitted map holds both sections, as the pose laid them, and the margin over which the displacement
+        fades out. It is a box: a hole in the tissue counts as inside.
+        """
         ...
 
     def allclose(self, other: object, rtol: float = 1e-6, atol: float = 1e-8) -> bool:
@@ -94,6 +98,17 @@ class Transform(Protocol):
             A part of the map is not of this package.
         ValueError
             ``unit`` or ``frames`` are no names.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import inst_align as ia
+        >>> shift = ia.transforms.Affine.from_rigid(0, (3, 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     shift.save(Path(folder) / "map.zarr", unit="micrometer")
+        ...     ia.transforms.load(Path(folder) / "map.zarr")
+        Affine(angle=0 deg, scale=1, shift=(3, 4))
         """
         from inst_align._transform_file import save  # the one arrow out of core: files are no business of it
 
