@@ -13,7 +13,7 @@ import numpy as np
 
 from inst_align.core.acceptance import Halves, stays
 from inst_align.core.alignment import Alignment, Callback, Step
-from inst_align.core.export import user_displacement
+from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import joint_features
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.polish import polish_pose
@@ -274,7 +274,12 @@ def fit_pair(
             transform: Affine | Compose = affine
             if found is not None:
                 moves = in_turn(move, fitted.residual) if fitted else move
-                transform = Compose((affine, user_displacement(moves, found.grid, frame)))
+                unit = pair.ref.spacing
+                displacement, error = user_displacement(
+                    moves, found.grid, frame, cells=xy[1], tolerance=TOLERANCE * unit
+                )
+                transform = Compose((affine, displacement))
+                report["sampling_error"] = error / unit
             report |= verdict | map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
     return Alignment(
         affine=affine,
