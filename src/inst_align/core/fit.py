@@ -15,6 +15,7 @@ from inst_align.core.alignment import Alignment, Callback, Step
 from inst_align.core.export import user_displacement
 from inst_align.core.features import joint_features
 from inst_align.core.icp import adaptive_icp
+from inst_align.core.landmarks import landmark_report
 from inst_align.core.pose import PoseConfig, search_pose
 from inst_align.core.quality import AMBIGUOUS, MIRRORED, feature_correlation, map_report
 from inst_align.core.refine import FieldConfig, FieldData, FieldFit, fit_field
@@ -25,6 +26,8 @@ from inst_align.core.transforms import Affine, Compose, Displacement
 
 if TYPE_CHECKING:
     import torch
+
+    from inst_align.core.landmarks import Landmarks
 
 PoseMethod = Literal["fft", "icp"]
 Move = Callable[[np.ndarray], np.ndarray]
@@ -135,6 +138,7 @@ def fit_pose(
     *,
     method: PoseMethod = "fft",
     allow_reflection: bool = False,
+    landmarks: Landmarks | None = None,
     config: PairConfig,
     generator: torch.Generator,
     device: torch.device,
@@ -150,6 +154,8 @@ def fit_pose(
         (:mod:`inst_align.core.icp`).
     allow_reflection
         Whether a mirrored pose may win.
+    landmarks
+        Points that belong together, in user units; for ``"fft"`` only.
     config, generator, device
         Constants of the features, randomness of their projection, and where they live.
     """
@@ -158,11 +164,15 @@ def fit_pose(
         with clock.stage("features"):
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
-            affine, report = find_pose(pair, method=method, allow_reflection=allow_reflection)
+            affine, report = find_pose(pair, method=method, allow_reflection=allow_reflection, landmarks=landmarks)
+    if landmarks is not None:
+        report |= landmark_report(landmarks, affine, affine, ref.spacing)
     return Alignment(affine=affine, transform=affine, report=report, seconds=clock.seconds)
 
 
-def find_pose(pair: Prepared, *, method: PoseMethod, allow_reflection: bool) -> tuple[Affine, dict[str, Any]]:
+def find_pose(
+    pair: Prepared, *, method: PoseMethod, allow_reflection: bool, landmarks: Landmarks | None = None
+) -> tuple[Affine, dict[str, Any]]:
     """Return the pose as a map from the source's to the reference's user frame, and what there is to say about it."""
     frame_ref = UnitFrame.of(pair.ref.xy)
     frame_src = UnitFrame.of(pair.src.xy, scale=frame_ref.scale)
@@ -172,9 +182,9 @@ def find_pose(pair: Prepared, *, method: PoseMethod, allow_reflection: bool) -> 
         icp = adaptive_icp(xy_ref, xy_src, *features, allow_reflection=allow_reflection)
         unit_matrix, found = icp.matrix, {"pose_score": icp.score, "pose_rmse": icp.rmse * frame_ref.scale}
     else:
-        result = search_pose(
-            xy_ref, xy_src, pair.features_ref, pair.features_src, PoseConfig(allow_reflection=allow_reflection)
-        )
+        features_of_both = pair.features_ref, pair.features_src
+        marks = landmarks and landmarks.mapped(frame_ref.to_unit, frame_src.to_unit)
+        result = search_pose(xy_ref, xy_src, *features_of_both, PoseConfig(allow_reflection=allow_reflection), marks)
         unit_matrix = result.best.matrix
         runner_up = result.runner_up.score if result.runner_up else -1.0
         found = {
@@ -196,6 +206,7 @@ def fit_pair(
     config: PairConfig,
     init: Affine | None = None,
     allow_reflection: bool = False,
+    landmarks: Landmarks | None = None,
     generator: torch.Generator,
     device: torch.device,
     callback: Callback | None = None,
@@ -212,6 +223,8 @@ def fit_pair(
         A pose to start from, source to reference in user units; ``None`` searches for one.
     allow_reflection
         Whether a mirrored pose may win the search.
+    landmarks
+        Points that belong together, in user units.
     generator, device
         Randomness, and where tensors live.
     callback
@@ -222,12 +235,15 @@ def fit_pair(
         with clock.stage("features"):
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
-            affine, report = given_or_found_pose(pair, init, method="fft", allow_reflection=allow_reflection)
+            affine, report = given_or_found_pose(
+                pair, init, method="fft", allow_reflection=allow_reflection, landmarks=landmarks
+            )
         frame = UnitFrame.of(pair.ref.xy)
         xy_ref, posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
         with clock.stage("registration"):
             features = pair.features_ref, pair.features_src
-            found = register(xy_ref, posed, *features, config.registration, on_step=clock.step)
+            marks = landmarks and landmarks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
+            found = register(xy_ref, posed, *features, config.registration, landmarks=marks, on_step=clock.step)
         registered = Displacement(found.displacement, np.asarray(found.grid.origin), found.grid.pixel)
         move: Move = registered
         fitted: FieldFit | None = None
@@ -247,6 +263,8 @@ def fit_pair(
         with clock.stage("export"):
             transform = Compose((affine, user_displacement(move, found.grid, frame)))
             report |= map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            if landmarks is not None:
+                report |= landmark_report(landmarks, affine, transform, pair.ref.spacing)
     return Alignment(
         affine=affine,
         transform=transform,
@@ -269,11 +287,16 @@ def in_turn(*moves: Move) -> Move:
 
 
 def given_or_found_pose(
-    pair: Prepared, init: Affine | None, *, method: PoseMethod, allow_reflection: bool
+    pair: Prepared,
+    init: Affine | None,
+    *,
+    method: PoseMethod,
+    allow_reflection: bool,
+    landmarks: Landmarks | None = None,
 ) -> tuple[Affine, dict[str, Any]]:
     """Return the pose given, or else the one that is found, and what there is to say about it."""
     if init is None:
-        return find_pose(pair, method=method, allow_reflection=allow_reflection)
+        return find_pose(pair, method=method, allow_reflection=allow_reflection, landmarks=landmarks)
     return init, {"pose_method": "given", "angle": init.angle, "mirrored": init.is_reflection}
 
 

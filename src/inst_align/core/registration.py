@@ -25,12 +25,15 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from inst_align.core.landmark_terms import Pull
 from inst_align.core.raster import Grid, blur, splat
 from inst_align.core.registration_config import Level, RegistrationConfig
 from inst_align.core.velocity import ControlLattice, Flow, bending_energy, fade, strain_energy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from inst_align.core.landmarks import Landmarks
 
 __all__ = ["Level", "Registration", "RegistrationConfig", "register", "residuals"]
 
@@ -147,6 +150,7 @@ def register(
     features_src: torch.Tensor,
     config: RegistrationConfig,
     *,
+    landmarks: Landmarks | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Registration:
     """Find the non-rigid map that takes the posed source onto the reference.
@@ -159,6 +163,8 @@ def register(
         Shared features, shapes (n, k) and (m, k).
     config
         How.
+    landmarks
+        Pairs of points that are to meet, in the frame of the coordinates.
     on_step
         Called after every optimiser step.
     """
@@ -176,7 +182,10 @@ def register(
         control = lattice.fit(_resample(velocity, grid, new_grid))
         grid = new_grid
         ref, src = (_Field.draw(grid, section, level.sigma) for section in cells)
-        problem = _Problem(grid, ref, src, fade(grid.points(device), both, config.margin), lattice, config)
+        pull = None
+        if landmarks is not None:
+            pull = Pull.of(landmarks, grid, control=level.control_spacing, spacing=cells[0].spacing, device=device)
+        problem = _Problem(grid, ref, src, fade(grid.points(device), both, config.margin), lattice, config, pull)
         velocity, level_terms = problem.solve(control, level, on_step)
         terms.append(level_terms)
 
@@ -206,8 +215,10 @@ class _Problem:
         window: torch.Tensor,
         lattice: ControlLattice,
         config: RegistrationConfig,
+        pull: Pull | None = None,
     ) -> None:
         self.grid, self.ref, self.src, self.window, self.lattice, self.config = grid, ref, src, window, lattice, config
+        self.pull = pull
         self.flow = Flow(grid, window.device)
         self.either = torch.maximum(ref.tissue, src.tissue)
 
@@ -238,16 +249,20 @@ class _Problem:
     def cost(
         self, control: torch.Tensor, weights: torch.Tensor, expected: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Data term and weighted smoothness term."""
+        """Data term, with the pull of the landmarks, and weighted smoothness term."""
         velocity = self.velocity(control)
-        data, strain = [], []
+        data, strain, displacements = [], [], []
         for (own, displacement, found, coverage), ought in zip(self.directions(velocity), expected, strict=True):
             ratio = residuals(own, found, coverage, ought, self.config.escape_cost)
             data.append((weights * torch.log(ratio + RESIDUAL_FLOOR)).mean())
             strain.append(strain_energy(displacement, self.grid.pixel, self.either))
+            displacements.append(displacement)
         bending = bending_energy(velocity, self.grid.pixel, self.either)
         smoothness = self.config.strain * (strain[0] + strain[1]) / 2 + self.config.bending * bending
-        return (data[0] + data[1]) / 2, smoothness
+        evidence = (data[0] + data[1]) / 2
+        if self.pull is not None:
+            evidence = evidence + self.pull.cost(*displacements)
+        return evidence, smoothness
 
     def solve(
         self, control: torch.Tensor, level: Level, on_step: Callable[[], None]
