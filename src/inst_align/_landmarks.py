@@ -54,7 +54,7 @@ def read_points(points: Any, argument: str) -> tuple[np.ndarray, list[Any] | Non
     if callable(getattr(points, "compute", None)):
         points = points.compute()
     names = None
-    if hasattr(points, "columns"):
+    if hasattr(points, "columns") or hasattr(points, "geom_type"):
         names = list(points.index)
         points = _of_table(points, argument)
     try:
@@ -77,7 +77,7 @@ def read_points(points: Any, argument: str) -> tuple[np.ndarray, list[Any] | Non
 
 def _of_table(table: Any, argument: str) -> np.ndarray:
     """Return the coordinates in a table: its geometry, or else its columns x and y."""
-    geometry: Any = getattr(table, "geometry", None)
+    geometry: Any = getattr(table, "geometry", None)  # a GeoSeries is its own
     if hasattr(geometry, "geom_type"):
         other = sorted({str(kind) for kind in geometry.geom_type} - {"Point"})
         if other:

@@ -4,11 +4,14 @@ The cost of a pair that is a distance r apart is that of Geman and McClure, ``r^
 small against ``scale``, and never more than 1, so that a pair marked wrongly cannot drag the others along. The scale
 shrinks with the level of detail (graduated non-convexity; Blake and Zisserman, Visual Reconstruction, 1987): at first
 every pair pulls, at last those that the rest of the evidence could be brought to agree with.
+
+In the registration a pair counts the more, the less the expression of the two sections agrees: the terms of channels
+that hardly correlate are as large as any other, but say nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,13 +26,14 @@ if TYPE_CHECKING:
 
 SHARE = 0.02
 """Cost of one wholly missed pair in the registration, in units of the mean over all tissue of its log residuals."""
+DOUBT = 0.05
+"""Least squared correlation that is believed: a pair counts at most by the inverse of this more than its share."""
 REACH = 0.5
 """Scale in the registration, in distances between a level's control points: what such a level cannot bend yet."""
 ACCURACY = 3.0
 """Least scale there, in median neighbour distances of the reference: hands are not more exact than cells."""
 POSE_SCALE = 0.4
 """Scale in the search of the pose, in unit lengths (a section spans about 4): pairs that a warp has moved still count."""
-POWER = 0.0
 MOST = 100
 """Pairs that the search of the pose looks at."""
 
@@ -67,7 +71,7 @@ class PoseTerm:
 
     def of_shifts(self, linear: np.ndarray, steps: torch.Tensor) -> torch.Tensor:
         """Cost (h, h) of the poses ``linear @ point + (steps[j], steps[i])``."""
-        wanted = self.ref - self.src @ torch.as_tensor(linear.T, dtype=torch.float32, device=self.src.device)
+        wanted = self.ref - self.src @ torch.tensor(linear.T, dtype=torch.float32, device=self.src.device)
         x, y = (steps[:, None] - wanted.T[:, None]).square()  # (h, k) each
         squared = x[None] + y[:, None]
         return self.weight * (squared / (squared + POSE_SCALE**2)).mean(dim=-1)
@@ -91,7 +95,9 @@ class Pull:
     scale
         Distance from which on a pair hardly pulls.
     weight
-        Cost of a pair that is wholly missed.
+        Cost of a pair that is wholly missed, beside channels that correlate perfectly.
+    trust
+        What that is divided by: squared correlation of the best channel.
     """
 
     ref: torch.Tensor
@@ -99,6 +105,7 @@ class Pull:
     grid: Grid
     scale: float
     weight: float
+    trust: float = 1.0
 
     @classmethod
     def of(cls, landmarks: Landmarks, grid: Grid, *, control: float, spacing: float, device: torch.device) -> Pull:
@@ -110,11 +117,16 @@ class Pull:
             src=src,
             grid=grid,
             scale=scale,
-            weight=SHARE * landmarks.weight * (scale / (ACCURACY * spacing)) ** POWER,
+            weight=SHARE * landmarks.weight,
         )
+
+    def beside(self, correlation: torch.Tensor) -> Pull:
+        """Return the term to put beside channels (k,) of these correlations, of which the best one decides."""
+        return replace(self, trust=float(correlation.max().square().clamp_min(DOUBT)))
 
     def cost(self, forward: torch.Tensor, backward: torch.Tensor) -> torch.Tensor:
         """Sum over the pairs, mean of both directions, for displacements (2, H, W) of the source and the reference."""
         there = self.src + sample(forward, self.grid, self.src).T - self.ref
         back = self.ref + sample(backward, self.grid, self.ref).T - self.src
-        return self.weight * (missed(there, self.scale) + missed(back, self.scale)).sum() / 2
+        apart = missed(there, self.scale) + missed(back, self.scale)
+        return self.weight / self.trust * apart.sum() / 2

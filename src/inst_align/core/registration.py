@@ -241,6 +241,7 @@ class _Problem:
             share.append((coverage * own.tissue).sum() / own.tissue.sum())
         correlation = (1 - (ratio[0] + ratio[1]) / 4).clamp(0, 1)  # r = v_ref + v_src - 2 cov, each v about 1
         weights = correlation / correlation.mean().clamp_min(1e-3)
+        self.pull = self.pull and self.pull.beside(correlation)
         if min(share) > FULL_OVERLAP:
             reach = OUTLINE_REACH * sigma / self.grid.pixel
             expected = [(2 * blur(coverage[None], reach)[0]).clamp(0, 1) for coverage in expected]
