@@ -74,17 +74,19 @@ def markdown(rows: pd.DataFrame) -> str:
     lines = [
         "# A map fitted on half of the cells, applied to the other half",
         "",
-        f"{rows['pair'].nunique()} pairs, {rows['seed'].nunique()} seed(s), `align_pair(field=False)`. Errors are in median",
-        "neighbour distances of the whole reference. Geometric means over pairs and seeds:",
+        f"{rows['pair'].nunique()} pairs, seeds {', '.join(map(str, sorted(set(rows['seed']))))}, `align_pair(field=False)`.",
+        "Errors are in median neighbour distances of the whole reference. Geometric means over pairs and seeds:",
         "",
-        "| fitted on | cells | median | 95 % | 95 % over that of the fit on all |",
+        "| fitted on | cells | median | 95 % | folds |",
         "|---|---|---|---|---|",
     ]
     for halved, of in rows.groupby("halved", sort=False):
         for name, cells in ERRORS.items():
-            median, p95, base = (_mean(of[column]) for column in (f"{name}_median", f"{name}_p95", "all_p95"))
-            fitted_on = "all" if name == "all" else HALVED[str(halved)]
-            lines.append(f"| {fitted_on} | {cells.split(',')[0]} | {median:.3f} | {p95:.3f} | {p95 / base:.3f} |")
+            if name == "all":
+                continue
+            folds = f"{of['folds_held_out'].max():.2%} at most" if name == "held_out" else ""
+            lines.append(f"| {HALVED[str(halved)]} | {cells} | {_means(of, name)} | {folds} |")
+    lines.append(f"| all cells | {ERRORS['held_out']} | {_means(rows, 'all')} | |")
     for halved, of in rows.groupby("halved", sort=False):
         names = " | ".join(ERRORS.values())
         lines += ["", f"## Fitted on {HALVED[str(halved)]}", "", "Median / 95th percentile.", ""]
@@ -95,8 +97,9 @@ def markdown(rows: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mean(values: pd.Series) -> float:
-    return float(np.exp(np.log(values.clip(lower=1e-3)).mean()))
+def _means(rows: pd.DataFrame, name: str) -> str:
+    """Return the geometric means of median and 95th percentile as two cells of a table."""
+    return " | ".join(f"{np.exp(np.log(rows[f'{name}_{part}']).mean()):.3f}" for part in ("median", "p95"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -122,7 +125,8 @@ def main(arguments: list[str] | None = None) -> int:
             table = new if table.empty else pd.concat([table, new], ignore_index=True)
             table.to_csv(path, index=False, float_format="%.6g")
             (options.out / "half_fit.md").write_text(markdown(table), encoding="utf-8")
-            print(f"{recipe.name} seed {seed}: " + ", ".join(f"{r.held_out_median:.2f} ({r.all_median:.2f})" for r in new.itertuples()), flush=True)
+            told = ", ".join(f"{row.held_out_median:.2f} ({row.all_median:.2f})" for row in new.itertuples())
+            print(f"{recipe.name} seed {seed}: {told}", flush=True)
     return 0
 
 

@@ -30,8 +30,8 @@ DOUBT = 0.05
 """Least squared correlation that is believed: a pair counts at most by the inverse of this more than its share."""
 REACH = 0.5
 """Scale in the registration, in distances between a level's control points: what such a level cannot bend yet."""
-ACCURACY = 3.0
-"""Least scale there, in median neighbour distances of the reference: hands are not more exact than cells."""
+ACCURACY = 5.0
+"""Least scale there, in median neighbour distances of the reference: below it, expression should have the last word."""
 POSE_SCALE = 0.4
 """Scale in the search of the pose, in unit lengths (a section spans about 4): pairs that a warp has moved still count."""
 MOST = 100
