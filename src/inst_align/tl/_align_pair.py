@@ -16,6 +16,7 @@ from inst_align.tl._init import read_init
 if TYPE_CHECKING:
     import torch
     from anndata import AnnData
+    from numpy.typing import ArrayLike
 
     from inst_align._anndata import Pair
     from inst_align._landmarks import Points
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from inst_align.core.alignment import Alignment
     from inst_align.core.fit import PairConfig
     from inst_align.core.paper_config import PaperConfig
-    from inst_align.tl._init import Init
+    from inst_align.tl._init import HasMatrix
 
 
 def align_pair(
@@ -31,7 +32,7 @@ def align_pair(
     adata_src: AnnData,
     *,
     preset: Literal["default", "paper"] = "default",
-    init: Init = "auto",
+    init: str | ArrayLike | HasMatrix = "auto",
     landmarks_ref: Points | None = None,
     landmarks_src: Points | None = None,
     landmark_weight: float = 1.0,
@@ -171,7 +172,7 @@ def fit_sections(
     adata_src: AnnData,
     *,
     preset: Literal["default", "paper"] = "default",
-    init: Init = "auto",
+    init: str | ArrayLike | HasMatrix = "auto",
     landmarks_ref: Points | None = None,
     landmarks_src: Points | None = None,
     landmark_weight: float = 1.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from inst_align.core.landmarks import rigid_fit
 from inst_align.core.transforms import Affine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import TypeAlias
-
     from anndata import AnnData
 
     from inst_align._anndata import Pair
@@ -38,9 +35,6 @@ class HasMatrix(Protocol):
     def matrix(self) -> Any:
         """Homogeneous, shape (3, 3), axis order (x, y)."""
         ...
-
-
-Init: TypeAlias = "Literal['auto', 'search'] | str | np.ndarray | Sequence[Sequence[float]] | HasMatrix"
 
 
 @dataclass(frozen=True, kw_only=True)
