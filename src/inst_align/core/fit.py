@@ -191,7 +191,7 @@ def find_pose(
             "pose_score": result.best.score,
             "pose_overlap": result.best.overlap,
             "pose_runner_up": runner_up,
-            "pose_ambiguous": result.best.score <= 0 or runner_up >= AMBIGUOUS * result.best.score,
+            "pose_ambiguous": (marks is None and result.best.score <= 0) or runner_up >= AMBIGUOUS * result.best.score,
             "pose_mirrored_score": result.mirrored.score,
             "pose_mirrored_better": result.mirrored.score > MIRRORED * max(result.best.score, 0.0),
         }

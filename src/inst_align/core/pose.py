@@ -4,7 +4,7 @@ No start is needed. Feature channels of both sections are drawn on a common rast
 cross-correlation (Padfield, IEEE Trans. Image Process. 21(5), 2012) gives the score of every shift at once through the
 FFT; a power of the overlap keeps small accidental overlaps from winning. The best distinct poses are then refined on
 the cells themselves, against the reference's smoothed features. Landmarks, if there are any, are part of the score all
-the way: a pose pays for the pairs that it keeps apart (:mod:`inst_align.core.landmarks`).
+the way: a pose pays for the pairs that it keeps apart (:mod:`inst_align.core.landmark_terms`).
 """
 
 from __future__ import annotations
@@ -206,8 +206,7 @@ def _best_shift(ref: _Image, src: _Image, angle: float, *, mirror: bool, marks: 
         steps = ref.grid.pixel * (torch.arange(len(score), device=score.device) - centre)
         missed = marks.of_shifts(unshifted.matrix[:2, :2], steps)
         score = score - missed
-    row, column = divmod(int(score.argmax()), score.shape[1])
-    at = row, column
+    row, column = at = divmod(int(score.argmax()), score.shape[1])
     shift = ((column - centre) * ref.grid.pixel, (row - centre) * ref.grid.pixel)
     return replace(unshifted, shift=shift, score=float(score[at]), overlap=float(overlap[at]), missed=float(missed[at]))
 
