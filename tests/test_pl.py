@@ -374,7 +374,12 @@ class TestHygiene:
             monkeypatch.setitem(sys.modules, name, None)
         for name in [name for name in sys.modules if name.startswith("inst_align.pl")]:
             monkeypatch.delitem(sys.modules, name)
-        assert importlib.import_module("inst_align.pl").__all__ == ["alignment", "convergence", "deformation"]
+        assert importlib.import_module("inst_align.pl").__all__ == [
+            "alignment",
+            "convergence",
+            "deformation",
+            "landmarks",
+        ]
 
 
 class TestBadInput:

@@ -83,7 +83,7 @@ def test_the_cost_of_a_shift_is_the_same_on_the_raster_and_in_the_refinement() -
     of_shifts = term.of_shifts(linear, steps)
     assert of_shifts.shape == (5, 5)
     shifts = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).reshape(-1, 2)  # row: y, column: x
-    linears = torch.as_tensor(linear, dtype=torch.float32).expand(25, 2, 2)
+    linears = torch.tensor(linear, dtype=torch.float32).expand(25, 2, 2)
     torch.testing.assert_close(of_shifts.reshape(-1), term.of_poses(linears, shifts))
     assert 0 < of_shifts.min() < of_shifts.max() < 2.0
 
