@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
     from anndata import AnnData
 
 SECTION_SUFFIXES = (".h5ad", ".zarr")
@@ -97,6 +98,32 @@ def read_section(path: Path, name: str) -> AnnData:
         return read_zarr(path) if path.suffix == ".zarr" else read_h5ad(path)
     except (KeyError, OSError, TypeError, ValueError) as error:
         raise ValueError(f"`{name}`: {str(path)!r} cannot be read as AnnData ({error}).") from error
+
+
+def read_landmarks(path: Path) -> dict[str, np.ndarray]:
+    """Read pairs of points, arrays of shape ``(k, 2)`` by the name of the argument that they are for.
+
+    Raises
+    ------
+    KeyError, OSError, ValueError
+        The file is not there, is no table, or lacks a column.
+    """
+    import pandas as pd
+
+    _check_suffix("landmarks", path, (".csv",))
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"`landmarks`: there is no {str(path)!r}; check the path.") from None
+    except ValueError as error:
+        raise ValueError(f"`landmarks`: {str(path)!r} cannot be read as a table ({error}).") from error
+    columns = {f"landmarks_{section}": [f"x_{section}", f"y_{section}"] for section in ("ref", "src")}
+    missing = [name for names in columns.values() for name in names if name not in table]
+    if missing:
+        raise KeyError(
+            f"`landmarks`: {str(path)!r} has no column {', '.join(missing)}; its columns are {', '.join(table)}."
+        )
+    return {argument: table[names].to_numpy() for argument, names in columns.items()}
 
 
 def write_section(adata: AnnData, path: Path) -> None:

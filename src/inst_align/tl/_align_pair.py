@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from inst_align import _keys
-from inst_align._anndata import check_key_added, read_pair, recorded_pose
+from inst_align._anndata import check_key_added, read_pair
 from inst_align._calls import finish, progress_bar, warn_about_map, warn_about_pose
 from inst_align._device import resolve_device
+from inst_align._landmarks import read_landmarks, recorded_landmarks, warn_about_landmarks
 from inst_align._random import numpy_generator, torch_generator
+from inst_align.tl._init import read_init
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from anndata import AnnData
+    from numpy.typing import ArrayLike
 
     from inst_align._anndata import Pair
+    from inst_align._landmarks import Points
     from inst_align._random import RNGLike, SeedLike
     from inst_align.core.alignment import Alignment
     from inst_align.core.fit import PairConfig
     from inst_align.core.paper_config import PaperConfig
-    from inst_align.core.transforms import Affine
-
-logger = logging.getLogger("inst_align")
+    from inst_align.tl._init import HasMatrix
 
 
 def align_pair(
@@ -32,7 +32,10 @@ def align_pair(
     adata_src: AnnData,
     *,
     preset: Literal["default", "paper"] = "default",
-    init: Literal["auto", "search"] | np.ndarray | Affine = "auto",
+    init: str | ArrayLike | HasMatrix = "auto",
+    landmarks_ref: Points | None = None,
+    landmarks_src: Points | None = None,
+    landmark_weight: float = 1.0,
     spatial_key: str = _keys.SPATIAL,
     use_rep: str | None = None,
     layer: str | None = None,
@@ -64,8 +67,17 @@ def align_pair(
         ``"default"``, the most accurate that we can measure, or ``"paper"``, for comparison.
     init
         ``"auto"`` takes the pose that :func:`inst_align.pp.rigid_align` recorded, if the coordinates are still the
-        same, and else searches; ``"search"`` always searches; or a pose of one's own, source to reference, as a
-        homogeneous ``(3, 3)`` matrix or :class:`inst_align.transforms.Affine`.
+        same and no landmarks are given, and else searches; ``"search"`` always searches. Or a pose of one's own, source
+        to reference: a homogeneous ``(3, 3)`` matrix, an :class:`inst_align.transforms.Affine` or anything else with a
+        ``matrix``, which is used as it is; or a key in ``obsm`` of the source with coordinates in the reference's frame,
+        from another tool, say, of which the rotation and the shift are used.
+    landmarks_ref, landmarks_src
+        Points that belong together, row by row, each in the frame and units of its own section's ``spatial_key``:
+        shape ``(k, 2)``, or a DataFrame with x and y, or a GeoDataFrame of points, as the shapes of SpatialData are. They
+        take part in the search for the pose, from one pair on, and pull on the non-rigid map.
+    landmark_weight
+        How much they count. 1 suits points marked to about one neighbour distance: they lead where the expression says
+        little and give way to it within that distance. 0 leaves them out of the fit, but not of the report.
     spatial_key
         Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections.
     use_rep
@@ -76,11 +88,12 @@ def align_pair(
         Whether the expression is counts, to be scaled per cell and log-transformed (on a copy). ``"auto"`` takes it
         for counts unless ``uns["log1p"]`` is there.
     allow_reflection
-        Whether the search for the pose may return a mirror image.
+        Whether the pose may be a mirror image.
     accept
-        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, and else keeps the pose, finely
-        adjusted; the verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"`` decide beforehand. The
-        paper's preset always bends.
+        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, and else keeps the pose; where
+        the sections lie on each other as they are stored, not even that moves. With landmarks it always bends. The
+        verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"`` decide beforehand. The paper's preset
+        always bends.
     field
         Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. Without it the call
         takes a fraction of the time. The paper's preset cannot do without.
@@ -112,15 +125,16 @@ def align_pair(
     KeyError
         If a key is missing.
     TypeError
-        If ``config`` is not that of the preset.
+        If ``config`` is not that of the preset, ``init`` is a transform without a matrix, or landmarks are not points.
     ValueError
-        If coordinates or expression cannot be used; nothing is written then.
+        If coordinates, expression, ``init`` or landmarks cannot be used, or landmarks are given to the paper's preset;
+        nothing is written then.
 
     Warns
     -----
     UserWarning
         If the pose is ambiguous, a mirror image fits better, the map folds, or it explains the expression no better
-        than the pose alone.
+        than the pose alone; if landmarks end far apart, or the coordinates that ``init`` names were not moved rigidly.
 
     Examples
     --------
@@ -139,6 +153,9 @@ def align_pair(
         adata_src,
         preset=preset,
         init=init,
+        landmarks_ref=landmarks_ref,
+        landmarks_src=landmarks_src,
+        landmark_weight=landmark_weight,
         spatial_key=spatial_key,
         use_rep=use_rep,
         layer=layer,
@@ -162,7 +179,10 @@ def fit_sections(
     adata_src: AnnData,
     *,
     preset: Literal["default", "paper"] = "default",
-    init: Literal["auto", "search"] | np.ndarray | Affine = "auto",
+    init: str | ArrayLike | HasMatrix = "auto",
+    landmarks_ref: Points | None = None,
+    landmarks_src: Points | None = None,
+    landmark_weight: float = 1.0,
     spatial_key: str = _keys.SPATIAL,
     use_rep: str | None = None,
     layer: str | None = None,
@@ -181,11 +201,15 @@ def fit_sections(
     config = _config(preset, config, field=field)
     _check_accept(accept, preset)
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
-    pose = _initial_pose(init, adata_src, pair)
+    landmarks = read_landmarks(landmarks_ref, landmarks_src, landmark_weight, pair, allow_reflection=allow_reflection)
+    if landmarks is not None and preset == "paper":
+        raise ValueError('`landmarks_ref` does not go with `preset="paper"`, which knows no landmarks; leave them out.')
+    marked = landmarks is not None and landmarks.weight > 0
+    start = read_init(init, adata_src, pair, allow_reflection=allow_reflection, searched=marked)
     chosen = resolve_device(device)
     arguments: dict[str, Any] = {
         "config": config,
-        "init": pose,
+        "init": start.pose,
         "allow_reflection": allow_reflection,
         "generator": torch_generator(numpy_generator(rng)),
         "device": chosen,
@@ -198,11 +222,11 @@ def fit_sections(
         else:
             from inst_align.core.fit import fit_pair
 
-            result = fit_pair(pair.ref, pair.src, **arguments, accept=accept, callback=callback)
-    if pose is not None and isinstance(init, str):
-        result.report["pose_method"] = "recorded"
+            result = fit_pair(pair.ref, pair.src, **arguments, accept=accept, landmarks=landmarks, callback=callback)
+    result.report.update(start.report)
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_map(result.report)
+    warn_about_landmarks(result.report)
     params = {
         "preset": preset,
         "init": init if isinstance(init, str) else "given",
@@ -214,6 +238,7 @@ def fit_sections(
         "field": field,
         "config": config,
         "device": str(chosen),
+        **recorded_landmarks(landmarks),
     }
     return pair, result, params
 
@@ -242,23 +267,3 @@ def _check_accept(accept: str, preset: str) -> None:
         raise ValueError(f'`accept={accept!r}` is not known; pass "auto", "nonrigid" or "rigid".')
     if preset == "paper" and accept == "rigid":
         raise ValueError('`accept="rigid"` does not go with `preset="paper"`, which always bends; use rigid_align.')
-
-
-def _initial_pose(init: Any, adata_src: AnnData, pair: Pair) -> Affine | None:
-    """Return the pose to start from, or ``None`` to search for one."""
-    from inst_align.core.transforms import Affine
-
-    if isinstance(init, Affine):
-        return init
-    if isinstance(init, str):
-        if init not in ("auto", "search"):
-            raise ValueError(f'`init={init!r}` is not known; pass "auto", "search", a (3, 3) matrix or an Affine.')
-        recorded = recorded_pose(adata_src, pair) if init == "auto" else None
-        if isinstance(recorded, Affine):
-            logger.info('starting from the pose recorded by rigid_align; pass `init="search"` to search again')
-            return recorded
-        return None
-    try:
-        return Affine(init)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`init` is no pose from source to reference: {error}") from error
