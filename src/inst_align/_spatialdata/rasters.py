@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
-from dask.delayed import delayed
 from spatialdata.models import Image2DModel, Labels2DModel
 
 from inst_align._spatialdata.canvas import Canvas, canvas_for, grid_of, pixel_size_of
 from inst_align._spatialdata.scales import levels, per_level, scale_factors
 from inst_align.core import resample
-from inst_align.core.pullback import Pullback, Span, affine_part, sample
+from inst_align.core.pullback import Block, Pullback, Span, affine_part, sample
 from inst_align.core.transforms import Affine
 
 if TYPE_CHECKING:
@@ -84,44 +85,37 @@ def _drawn(
     source: da.Array, pullback: Pullback, shape: tuple[int, int], dtype: DTypeLike, *, interpolate: bool
 ) -> da.Array:
     """Return the canvas, shape ``(..., *shape)``, as an array of chunks that are not drawn yet."""
-    known = delayed(pullback, traverse=False)
-    rows, columns = (_spans(length, CHUNK) for length in shape)
-
-    def chunk(part: da.Array, rows: Span, columns: Span) -> da.Array:
-        form = (*part.shape[:-2], rows[1] - rows[0], columns[1] - columns[0])
-        left, top, right, bottom = _window(pullback, rows, columns, source.shape[-2:])
-        if left >= right or top >= bottom:
-            return da.zeros(form, dtype=dtype, chunks=form)
-        window = part[..., top:bottom, left:right]
-        look_up = resample.linear if interpolate else resample.nearest
-        values = delayed(_look_up)(look_up, window, known, rows, columns, (left, top), source.shape[-2:], dtype)
-        return da.from_delayed(values, shape=form, dtype=dtype)
-
+    look_up = partial(
+        resample.linear if interpolate else resample.nearest, shape=source.shape[-2:], dtype=np.dtype(dtype)
+    )
     # channels that are stored together are drawn together
     parts = [source] if source.ndim == 2 else [source[slice(*c)] for c in _spans(len(source), source.chunks[0][0])]
-    return da.concatenate([da.block([[chunk(part, r, c) for c in columns] for r in rows]) for part in parts])
+    rows, columns = (_spans(length, CHUNK) for length in shape)
+    drawn = [da.block([[_chunk(part, pullback.block(r, c), look_up) for c in columns] for r in rows]) for part in parts]
+    return da.concatenate(drawn)
 
 
 def _spans(length: int, size: int) -> list[Span]:
     return [(first, min(first + size, length)) for first in range(0, length, size)]
 
 
-def _window(pullback: Pullback, rows: Span, columns: Span, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return the first and last column and row of the image that a chunk looks at: left, top, right, bottom."""
-    low, high = pullback.bounds(rows, columns)
-    left, top = np.clip(np.floor(low).astype(int) - resample.REACH, 0, None).tolist()
-    right, bottom = np.clip(np.ceil(high).astype(int) + resample.REACH, None, shape[::-1]).tolist()
-    return left, top, right, bottom
+def _chunk(source: da.Array, block: Block, look_up: partial[np.ndarray]) -> da.Array:
+    """Return one block of the canvas as an array of one chunk."""
+    (top, below), (left, after) = block.rows, block.columns
+    form = (*source.shape[:-2], below - top, after - left)
+    (low_x, low_y), (high_x, high_y) = block.bounds()
+    height, width = source.shape[-2:]
+    rows = slice(max(0, math.floor(low_y) - resample.REACH), min(height, math.ceil(high_y) + resample.REACH))
+    columns = slice(max(0, math.floor(low_x) - resample.REACH), min(width, math.ceil(high_x) + resample.REACH))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return da.zeros(form, dtype=look_up.keywords["dtype"], chunks=form)
+    window = source[..., rows, columns].rechunk(-1)
+    draw = partial(_draw, block=block, corner=(columns.start, rows.start), look_up=look_up)
+    chunks = tuple((length,) for length in form)
+    return window.map_blocks(draw, chunks=chunks, dtype=look_up.keywords["dtype"], meta=window._meta)
 
 
-def _look_up(
-    look_up: Callable[..., np.ndarray],
-    window: np.ndarray,
-    pullback: Pullback,
-    rows: Span,
-    columns: Span,
-    corner: tuple[int, int],
-    shape: tuple[int, int],
-    dtype: DTypeLike,
+def _draw(
+    window: np.ndarray, *, block: Block, corner: tuple[int, int], look_up: Callable[..., np.ndarray]
 ) -> np.ndarray:
-    return look_up(window, pullback(rows, columns), corner=corner, shape=shape, dtype=dtype)
+    return look_up(window, block.places(), corner=corner)

@@ -55,30 +55,56 @@ class Pullback:
     step: int
     error: float
 
-    def __call__(self, rows: Span, columns: Span) -> np.ndarray:
-        """Return where a block of canvas pixels comes from, shape ``(2, h, w)``: x and y in the image."""
-        x = np.arange(*columns) + 0.5
-        y = np.arange(*rows)[:, None] + 0.5
-        (along_y, from_row), (along_x, from_column) = self._weights(rows), self._weights(columns)
-        block = self.coefficients[:, from_row, from_column]
-        place = along_y @ block @ along_x.T
-        for out, (per_x, per_y, shift) in zip(place, self.affine.matrix):
-            out += per_x * x + per_y * y + shift
-        return place
+    def block(self, rows: Span, columns: Span) -> Block:
+        """Return the map for a block of pixels of the canvas."""
+        _, from_row = _weights(rows, self.step)
+        _, from_column = _weights(columns, self.step)
+        part = self.coefficients[:, from_row, from_column].copy()
+        return Block(affine=self.affine, coefficients=part, step=self.step, rows=rows, columns=columns)
 
-    def bounds(self, rows: Span, columns: Span) -> np.ndarray:
-        """Return a box in the image that holds all places of a block: lowest and highest (x, y), shape ``(2, 2)``."""
-        block = self.coefficients[:, self._weights(rows)[1], self._weights(columns)[1]]
-        corners = self.affine([[x, y] for x in (columns[0], columns[1]) for y in (rows[0], rows[1])])
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Block:
+    """The map for one block of pixels, with no more coefficients than it needs: small enough to be sent around.
+
+    Parameters
+    ----------
+    affine, step
+        As in :class:`Pullback`.
+    coefficients
+        Those that the block depends on.
+    rows, columns
+        Of the block on the canvas.
+    """
+
+    affine: Affine
+    coefficients: np.ndarray
+    step: int
+    rows: Span
+    columns: Span
+
+    def places(self) -> np.ndarray:
+        """Return where each pixel comes from, shape ``(2, h, w)``: x and y in the image."""
+        along_y, _ = _weights(self.rows, self.step)
+        along_x, _ = _weights(self.columns, self.step)
+        places = along_y @ self.coefficients @ along_x.T
+        x, y = np.arange(*self.columns) + 0.5, np.arange(*self.rows)[:, None] + 0.5
+        for out, (per_x, per_y, shift) in zip(places, self.affine.matrix):
+            out += per_x * x + per_y * y + shift
+        return places
+
+    def bounds(self) -> np.ndarray:
+        """Return a box in the image that holds all these places: lowest and highest (x, y), shape ``(2, 2)``."""
+        corners = self.affine([[x, y] for x in self.columns for y in self.rows])
         # a B-spline is a weighted mean of its coefficients, so that it stays between them
-        low = corners.min(axis=0) + block.min(axis=(1, 2))
-        high = corners.max(axis=0) + block.max(axis=(1, 2))
+        low = corners.min(axis=0) + self.coefficients.min(axis=(1, 2))
+        high = corners.max(axis=0) + self.coefficients.max(axis=(1, 2))
         return np.stack([low, high])
 
-    def _weights(self, span: Span) -> tuple[np.ndarray, slice]:
-        """Return each pixel's weights, shape ``(pixels, k)``, and which k coefficients they are for."""
-        at = _MARGIN + (np.arange(*span) + 0.5) / self.step
-        return bspline.basis(at)
+
+def _weights(span: Span, step: int) -> tuple[np.ndarray, slice]:
+    """Return the spline's weights at the pixels of a span, shape ``(pixels, k)``, and which k coefficients they take."""
+    return bspline.basis(_MARGIN + (np.arange(*span) + 0.5) / step)
 
 
 def sample(back: Transform, *, from_canvas: Affine, to_image: Affine, shape: tuple[int, int]) -> Pullback:
@@ -108,7 +134,8 @@ def sample(back: Transform, *, from_canvas: Affine, to_image: Affine, shape: tup
     >>> from inst_align.core.transforms import Affine
     >>> still = Affine(np.eye(3))
     >>> half = Affine(np.diag([0.5, 0.5, 1]))
-    >>> sample(still, from_canvas=half, to_image=still, shape=(2, 3))(rows=(0, 1), columns=(0, 3))[0]
+    >>> pullback = sample(still, from_canvas=half, to_image=still, shape=(2, 3))
+    >>> pullback.block(rows=(0, 1), columns=(0, 3)).places()[0]
     array([[0.25, 0.75, 1.25]])
     """
     affine = to_image @ affine_part(back) @ from_canvas

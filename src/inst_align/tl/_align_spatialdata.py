@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from inst_align import _keys
 from inst_align._calls import finish
-from inst_align.tl._align_pair import fit_sections
+from inst_align.tl._align_pair import align_pair, fit_sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -171,9 +171,13 @@ def _raster(ref: SpatialSection, name: str) -> Any:
     return rasters[name]
 
 
+_OTHER = {"adata_ref", "adata_src", "spatial_key", "key_added", "rng", "copy"}
+"""Arguments of :func:`align_pair` that are not handed on."""
+
+
 def _check_options(options: dict[str, Any]) -> None:
     """Raise TypeError for keywords that :func:`align_pair` does not have, or that say where AnnData's coordinates are."""
-    known = inspect.signature(fit_sections).parameters.keys() - {"adata_ref", "adata_src", "spatial_key"}
+    known = inspect.signature(align_pair).parameters.keys() - _OTHER
     for name in options:
         if name not in known:
             raise TypeError(
