@@ -104,7 +104,7 @@ class Block:
 
 def _weights(span: Span, step: int) -> tuple[np.ndarray, slice]:
     """Return the spline's weights at the pixels of a span, shape ``(pixels, k)``, and which k coefficients they take."""
-    return bspline.basis(_MARGIN + (np.arange(*span) + 0.5) / step)
+    return bspline.basis(_MARGIN + np.arange(*span) / step)
 
 
 def sample(back: Transform, *, from_canvas: Affine, to_image: Affine, shape: tuple[int, int]) -> Pullback:
@@ -151,7 +151,7 @@ def sample(back: Transform, *, from_canvas: Affine, to_image: Affine, shape: tup
     doubtful = np.ones(nodes.shape[:2], dtype=bool)
     while True:
         at_nodes = _nodes(shape, step // 2)
-        predicted = bspline.values(bspline.coefficients(rest), at_nodes.reshape(-1, 2) / step + _MARGIN)
+        predicted = bspline.values(bspline.coefficients(rest), (at_nodes.reshape(-1, 2) - 0.5) / step + _MARGIN)
         rest = predicted.T.reshape(2, *at_nodes.shape[:2])
         step //= 2
         doubtful = _at_finer_nodes(doubtful, rest.shape[1:])
@@ -201,9 +201,12 @@ def _first_step(back: Transform, from_canvas: Affine) -> int:
 
 
 def _nodes(shape: tuple[int, int], step: int) -> np.ndarray:
-    """Return the canvas pixel coordinates of the nodes, shape ``(H, W, 2)`` as (x, y), the margin included."""
-    rows, columns = (step * (np.arange(math.ceil(n / step) + 1 + 2 * _MARGIN) - _MARGIN) for n in shape)
-    return np.stack(np.meshgrid(columns, rows), axis=-1).astype(np.float64)
+    """Return the canvas pixel coordinates of the nodes, shape ``(H, W, 2)`` as (x, y), the margin included.
+
+    They are centres of pixels: where every pixel is a node, nothing is left to be predicted.
+    """
+    rows, columns = (0.5 + step * (np.arange(math.ceil(n / step) + 1 + 2 * _MARGIN) - _MARGIN) for n in shape)
+    return np.stack(np.meshgrid(columns, rows), axis=-1)
 
 
 def _upsampled(mask: np.ndarray, shape: tuple[int, int], step: int) -> np.ndarray:

@@ -111,11 +111,24 @@ def align_spatialdata(
 
     Examples
     --------
+    >>> import geopandas
     >>> import inst_align as ia
-    >>> ref, src = (
-    ...     ia.datasets.to_spatialdata(a) for a in ia.datasets.toy_pair(n_cells=300, n_genes=40, rng=0)
-    ... )  # doctest: +SKIP
-    >>> ia.tl.align_spatialdata(ref, src, field=False, rng=0, progress=False)  # doctest: +SKIP
+    >>> import shapely
+    >>> from spatialdata import SpatialData
+    >>> from spatialdata.models import ShapesModel, TableModel
+    >>> def section(adata):
+    ...     cells = geopandas.GeoDataFrame({"geometry": shapely.points(adata.obsm["spatial"]), "radius": 5.0})
+    ...     adata.obs["region"], adata.obs["cell"] = "cells", range(adata.n_obs)
+    ...     table = TableModel.parse(adata, region="cells", region_key="region", instance_key="cell")
+    ...     return SpatialData(shapes={"cells": ShapesModel.parse(cells)}, tables={"table": table})
+    >>> ref, src = map(section, ia.datasets.toy_pair(n_cells=300, n_genes=40, rng=0))
+    >>> ia.tl.align_spatialdata(ref, src, field=False, rng=0, progress=False)
+    >>> src["table"].obsm["spatial_aligned"].shape
+    (300, 2)
+    >>> sorted(src.coordinate_systems)
+    ['aligned', 'aligned_affine', 'global']
+    >>> sorted(src.shapes)
+    ['cells', 'cells_aligned']
     """
     from inst_align._spatialdata.canvas import grid_of
     from inst_align._spatialdata.detail import Detail
