@@ -84,7 +84,9 @@ def make_store(path: Path, n_pixels: int, n_points: int) -> None:
             ),
         },
         labels={"labels": Labels2DModel.parse(labels, transformations={"global": place})},
-        points={"points": PointsModel.parse(points, feature_key="gene", transformations={"global": Identity()}, sort=True)},
+        points={
+            "points": PointsModel.parse(points, feature_key="gene", transformations={"global": Identity()}, sort=True)
+        },
     )
     section.write(path)
 

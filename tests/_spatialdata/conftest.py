@@ -65,7 +65,9 @@ def make_section(
     if region == "labels":  # what lies under others has no pixel
         table = table[np.isin(ids, labels)].copy()
     raster = {"transformations": {SYSTEM: pixels}, "scale_factors": [2, 2] if scales else None}
-    spots = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1], "gene": pd.Categorical(["a", "b"] * len(xy))[: len(xy)], "n": ids})
+    spots = pd.DataFrame(
+        {"x": xy[:, 0], "y": xy[:, 1], "gene": pd.Categorical(["a", "b"] * len(xy))[: len(xy)], "n": ids}
+    )
     circles = gpd.GeoDataFrame({"geometry": shapely.points(xy / 0.2), "radius": radius / 0.2, "kind": "x"}, index=ids)
     return SpatialData(
         images={"image": Image2DModel.parse(image, c_coords=["dapi", "other"], **raster)},
@@ -76,7 +78,9 @@ def make_section(
                 gpd.GeoDataFrame({"geometry": discs}, index=ids), transformations={SYSTEM: HALF}
             ),
         },
-        points={"spots": PointsModel.parse(spots, feature_key="gene", npartitions=3, transformations={SYSTEM: Identity()})},
+        points={
+            "spots": PointsModel.parse(spots, feature_key="gene", npartitions=3, transformations={SYSTEM: Identity()})
+        },
         tables={"table": TableModel.parse(table, region=region, region_key="region", instance_key="instance")},
     )
 

@@ -121,7 +121,7 @@ def test_elements_move_with_the_cells(sections, quick):
     ia.tl.align_spatialdata(*sections, **quick)
     src = sections[1]
     cells = src["table"].obsm["spatial_aligned"]
-    assert {name for name in src.images.keys() | src.labels.keys() | src.shapes.keys() | src.points.keys()} == PARTS | {
+    assert set(src.images.keys() | src.labels.keys() | src.shapes.keys() | src.points.keys()) == PARTS | {
         f"{name}_aligned" for name in PARTS
     }
     np.testing.assert_allclose(shapely.get_coordinates(src["circles_aligned"].geometry.to_numpy()), cells, atol=1e-6)
@@ -220,7 +220,9 @@ def test_running_again_replaces_what_it_wrote_itself(sections, quick):
     src = sections[1]
     ia.tl.align_spatialdata(*sections, **quick)
     names = {name for _, name, _ in src.gen_elements()}
-    set_transformation(src["circles"], Sequence([get_transformation(src["circles"], SYSTEM), Scale([0.5, 0.5], ("x", "y"))]), SYSTEM)
+    set_transformation(
+        src["circles"], Sequence([get_transformation(src["circles"], SYSTEM), Scale([0.5, 0.5], ("x", "y"))]), SYSTEM
+    )
     ia.tl.align_spatialdata(*sections, **{**quick, "init": np.asarray(quick["init"]) @ np.diag([2.0, 2, 1])})
     assert {name for _, name, _ in src.gen_elements()} == names
     affine = affine_part(ia.get.transform(src["table"])).matrix
@@ -397,7 +399,9 @@ class TestRefused:
         self.refused(ValueError, "are both 'aligned'", affine_to="aligned")
 
     def test_a_grid_that_the_reference_does_not_have(self):
-        self.refused(KeyError, r"`like='dapi'`: the images and labels of the reference .* are 'image', 'labels'", like="dapi")
+        self.refused(
+            KeyError, r"`like='dapi'`: the images and labels of the reference .* are 'image', 'labels'", like="dapi"
+        )
 
     def test_an_element_that_is_not_there(self):
         self.refused(KeyError, r"no 'nuclei' in `sdata_src`", elements=["nuclei"])
@@ -409,7 +413,9 @@ class TestRefused:
         self.refused(ValueError, "has 3 names", table=("a", "b", "c"))
 
     def test_something_that_is_no_spatialdata(self):
-        self.refused(TypeError, r"`sdata_src` is a anndata.*pass a SpatialData", self.sections[0], self.sections[1]["table"])
+        self.refused(
+            TypeError, r"`sdata_src` is a anndata.*pass a SpatialData", self.sections[0], self.sections[1]["table"]
+        )
 
 
 def _copied(sdata: sd.SpatialData) -> dict[str, object]:

@@ -61,7 +61,9 @@ def grid_of(raster: Raster, system: str) -> Canvas:
     return Canvas(Affine(matrix_to(raster, system)), shape_of(levels(raster)[0]))
 
 
-def canvas_for(image: Canvas, transform: Transform, detail: Detail, *, name: str) -> Canvas:
+def canvas_for(
+    image: Canvas, transform: Transform, detail: Detail, *, multiple: tuple[int, int] = (1, 1), name: str
+) -> Canvas:
     """Return a grid that holds all of a moved image, unless it is to be cropped.
 
     Parameters
@@ -73,6 +75,8 @@ def canvas_for(image: Canvas, transform: Transform, detail: Detail, *, name: str
     detail
         With ``like``, that grid is continued by as many pixels on each side as the image needs. Else pixels are square
         and their lines lie at multiples of their size.
+    multiple
+        Numbers by which columns and rows are to be divisible, so that coarser scales show all of the canvas.
     name
         Of the image, for error messages.
 
@@ -90,7 +94,7 @@ def canvas_for(image: Canvas, transform: Transform, detail: Detail, *, name: str
     low, high = np.floor(outline.min(axis=0) - _SLACK), np.ceil(outline.max(axis=0) + _SLACK)
     if like is not None:
         low, high = np.minimum(low, 0), np.maximum(high, like.shape[::-1])
-    width, height = (high - low).astype(int).tolist()
+    width, height = (int(n * np.ceil(length / n)) for n, length in zip(multiple, high - low))
     pixels = image.shape[0] * image.shape[1] + (0 if like is None else like.shape[0] * like.shape[1])
     if width * height > _MOST_TIMES_LARGER * pixels:
         raise ValueError(

@@ -45,13 +45,14 @@ def moved_raster(
     Images are interpolated linearly, and averaged first where the new pixels are larger; labels keep their values.
     """
     image = grid_of(raster, system)
-    canvas = canvas_for(image, transform, detail, name=name)
+    factors = scale_factors(raster)
+    x, y = (math.prod(step[axis] for step in factors or []) for axis in ("x", "y"))
+    canvas = canvas_for(image, transform, detail, multiple=(x, y), name=name)
     is_image = "c" in levels(raster)[0].dims
     source, per_pixel = _at_resolution(raster, _shrinkage(image, canvas, back)) if is_image else _finest(raster)
     shrink = Affine(np.diag([*(1 / per_pixel), 1.0]))
     pullback = sample(back, from_canvas=canvas.to_frame, to_image=shrink @ image.to_frame.inverse(), shape=canvas.shape)
     drawn = _drawn(source.data, pullback, canvas.shape, levels(raster)[0].dtype, interpolate=is_image)
-    factors = scale_factors(raster)
     common = {"dims": source.dims, "transformations": {to: canvas.transformation}, "scale_factors": factors}
     chunks = None if factors is None else dict(zip(source.dims, drawn.chunksize))
     if not is_image:
