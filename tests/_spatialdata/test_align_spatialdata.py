@@ -231,6 +231,14 @@ def test_running_again_replaces_what_it_wrote_itself(sections, quick):
     np.testing.assert_allclose(shapely.get_coordinates(src["circles_aligned"].geometry.to_numpy()), cells, atol=1e-6)
 
 
+def test_a_second_source_is_aligned_to_the_same_reference(sections, quick):
+    ref, src = sections
+    other = ia.tl.move_elements(src, ia.transforms.Affine(np.eye(3)), coordinate_system=SYSTEM, elements=[], copy=True)
+    for each in (src, other):
+        ia.tl.align_spatialdata(ref, each, elements=["circles"], **quick)
+    np.testing.assert_array_equal(src["table"].obsm["spatial_aligned"], other["table"].obsm["spatial_aligned"])
+
+
 def test_copies_are_changed_instead(sections, quick):
     before = [all_transformations(sdata) for sdata in sections]
     ref, src = ia.tl.align_spatialdata(*sections, copy=True, **quick)

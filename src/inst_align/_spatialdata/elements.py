@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from dask.dataframe import DataFrame as DaskDataFrame
@@ -69,7 +69,7 @@ def elements_in(sdata: SpatialData, system: str, names: Iterable[str] | None, *,
     TypeError
         ``names`` is one string.
     ValueError
-        An element, or none at all, lives in the system.
+        An element of these does not live in the system, or nothing does.
     """
     found = spatial_elements(sdata)
     if names is None:
@@ -133,7 +133,9 @@ def add(sdata: SpatialData, elements: Mapping[str, Element]) -> None:
 
 def copied(sdata: SpatialData) -> SpatialData:
     """Return an object that shares no element and no transformation with this one, without loading what is lazy."""
-    elements = {name: element.copy() for _, name, element in sdata.gen_elements()}
-    for name, element in spatial_elements(sdata).items():
-        set_transformation(elements[name], copy.deepcopy(transformations(element)), set_all=True)
-    return SpatialData.init_from_elements(elements, attrs=copy.deepcopy(dict(sdata.attrs)))
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in ("images", "labels", "points", "shapes", "tables")}
+    for kind, name, element in sdata.gen_elements():
+        kinds[kind][name] = element.copy()
+        if kind != "tables":
+            set_transformation(kinds[kind][name], copy.deepcopy(transformations(element)), set_all=True)
+    return SpatialData(**kinds, attrs=copy.deepcopy(dict(sdata.attrs)))

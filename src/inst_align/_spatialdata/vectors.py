@@ -29,7 +29,7 @@ def moved_points(points: DaskDataFrame, transform: Transform, *, system: str, to
     """Return points whose x and y went along, as float64; lazily, partition by partition, all else as it was."""
     move = partial(_moved_partition, matrix=matrix_to(points, system), transform=transform)
     moved = points.map_partitions(move, meta=_as_float(points._meta))
-    moved.attrs.update(copy.deepcopy(points.attrs.data))
+    moved.attrs.update(copy.deepcopy(dict(points.attrs)))
     register(moved, to, Identity(), alone=True)
     return moved
 
