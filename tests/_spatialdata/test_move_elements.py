@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING
 
 import dask
@@ -57,6 +58,13 @@ def assert_same(before: dict[str, object], after: dict[str, object]) -> None:
             pd.testing.assert_frame_equal(pd.DataFrame(after[name][0]), pd.DataFrame(values))
         else:
             np.testing.assert_array_equal(after[name][0], values)
+
+
+def test_lazy_elements_can_be_sent_to_other_processes(section, bend):
+    ia.tl.move_elements(section, bend, coordinate_system=SYSTEM, elements=["image", "spots"])
+    image, spots = section["image_aligned"].data, section["spots_aligned"]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(image)).compute(), image.compute())
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(spots)).compute(), spots.compute())
 
 
 @pytest.mark.parametrize("scales", [False, True], ids=["one scale", "three scales"])
