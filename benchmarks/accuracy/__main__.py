@@ -89,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder for the table, the report and the plot")
     parser.add_argument("--pairs", type=_list, default=["truth/*", "real/*", "stay/*"], help="patterns of kind/name")
     methods = f"names or patterns, of {', '.join(METHODS)}"
-    parser.add_argument("--methods", type=_methods, default=["rigid", "default"], help=methods)
-    parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="as 0,1,2 or 0-35")
+    parser.add_argument("--methods", type=names_of_methods, default=["rigid", "default"], help=methods)
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="as 0,1,2 or 0-35")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--held-out", action="store_true", help="fit real pairs once more, on half of the genes")
     parser.add_argument("--symmetry", action="store_true", help="fit once more, the other way round, and compare")
@@ -108,7 +108,8 @@ def _list(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
-def _methods(text: str) -> list[str]:
+def names_of_methods(text: str) -> list[str]:
+    """Return the methods that names and patterns, separated by commas, stand for."""
     names: list[str] = []
     for pattern in _list(text):
         found = matching(METHODS, pattern)
@@ -118,7 +119,8 @@ def _methods(text: str) -> list[str]:
     return names
 
 
-def _seeds(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
+    """Return the numbers that a text like 0,1,2 or 0-35 stands for."""
     seeds: list[int] = []
     for part in _list(text):
         first, _, last = part.partition("-")

@@ -21,6 +21,9 @@ GRID = 100
 SMALL = 3.0
 """Triangles count as small whose sides are at most this many times the median side."""
 
+WITH_OT = ("real", "paper")
+"""Kinds of pairs for which optimal transport is worth its time: those without a known truth."""
+
 Row = dict[str, float]
 
 
@@ -44,13 +47,17 @@ def of_the_overlay(pair: Pair, xy: np.ndarray) -> Row:
     Against most of them, that is: a mirrored section is not a folded one.
     """
     xy_ref, own = pair.ref.obsm["spatial"], pair.src.obsm["spatial"]
-    chamfer = ia.metrics.chamfer_distance(xy_ref, xy) / ia.metrics.chamfer_floor(xy_ref, xy)
+    chamfer, floor = ia.metrics.chamfer_distance(xy_ref, xy), ia.metrics.chamfer_floor(xy_ref, xy)
     positions, first = np.unique(own, axis=0, return_index=True)
     corners = Delaunay(positions).simplices
     sides = np.linalg.norm(positions[corners] - positions[np.roll(corners, 1, axis=1)], axis=2)
     small = corners[sides.max(axis=1) <= SMALL * np.median(sides)]
     turned = _orientation(xy[first], small) * _orientation(positions, small)
-    return {"chamfer": chamfer, "flipped": float((turned * np.sign(np.median(turned)) < 0).mean())}
+    return {
+        "chamfer": chamfer / floor,
+        "chamfer_units": chamfer,
+        "flipped": float((turned * np.sign(np.median(turned)) < 0).mean()),
+    }
 
 
 def _orientation(xy: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -132,7 +139,7 @@ def symmetry(pair: Pair, forward: Outcome, backward: Outcome) -> Row:
 
 
 def of_labels(pair: Pair, outcome: Outcome) -> Row:
-    """How often nearest cells have the same label, next to the same at the true positions; for real pairs also OT."""
+    """How often nearest cells have the same label, next to the same at the true positions; for pairs without a truth also OT."""
     assert pair.labels_ref is not None
     assert pair.labels_src is not None
     xy_ref, labels = pair.ref.obsm["spatial"], (pair.labels_ref, pair.labels_src)
@@ -146,7 +153,7 @@ def of_labels(pair: Pair, outcome: Outcome) -> Row:
         row["nn_src_ceiling"] = ia.metrics.nn_accuracy(xy_ref, pair.xy_true, *labels, direction="src_to_ref")
         row["nn_ref_ceiling"] = ia.metrics.nn_accuracy(xy_ref, pair.xy_true, *labels, direction="ref_to_src")
         row["nn_src_gap_se"] = _paired_error(xy_ref, outcome.xy, pair.xy_true, *labels)
-    if pair.kind == "real":
+    if pair.kind in WITH_OT:
         row["ot"] = ia.metrics.ot_accuracy(xy_ref, outcome.xy, *labels, rng=0)
         if pair.xy_true is not None:
             row["ot_ceiling"] = ia.metrics.ot_accuracy(xy_ref, pair.xy_true, *labels, rng=0)

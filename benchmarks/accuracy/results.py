@@ -39,6 +39,7 @@ COLUMNS = [
     "ot",
     "ot_ceiling",
     "chamfer",
+    "chamfer_units",
     "held_out",
     "ari",
     "nmi",
