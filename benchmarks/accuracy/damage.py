@@ -33,7 +33,8 @@ def missing_region(missing: Missing, xy: np.ndarray, direction: np.ndarray, rng:
     middle, cosine = xy.mean(axis=0), np.cos(np.deg2rad(missing.wedge / 2))
     center, radius = middle, -1.0
     if missing.hole:
-        center = xy[rng.spawn(1)[0].integers(len(xy))]
+        inner = np.argsort(np.linalg.norm(xy - middle, axis=1), kind="stable")[: -(-len(xy) // 4)]
+        center = xy[rng.spawn(1)[0].choice(inner)]
         radius = np.quantile(np.linalg.norm(xy - center, axis=1), missing.hole)
 
     def region(points: np.ndarray) -> np.ndarray:

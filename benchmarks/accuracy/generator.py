@@ -69,13 +69,14 @@ def make_pair(
     extent = float(np.ptp(whole.obsm["spatial"], axis=0).max())
     warp = _draw_warp(whole.obsm["spatial"], spec.warp * extent, extent, rng)
 
-    src, true, xy = _damaged(src, spec, _Maps(warp, inverted), extent, rng)
+    direction = _direction(rng)
+    src, true, xy = _damaged(src, spec, _Maps(warp, inverted), direction, extent, rng)
     matrix, pose = _draw_pose(xy, extent, mirrored=spec.mirrored, rng=rng)
     ref, src = panels(ref, src, spec, rng)
     src = thinned(src, spec, rng)
     if spec.logged:
         src = log_normalised(src)
-    gone = missing_region(spec.ref, ref.obsm["spatial"], _direction(rng), rng)
+    gone = missing_region(spec.ref, ref.obsm["spatial"], -direction, rng)
     ref = ref[~gone(ref.obsm["spatial"])].copy()
     if spec.ref_pitch:
         ref, ref.obsm["spatial"] = binned(ref, ref.obsm["spatial"], spec.ref_pitch, rng)
@@ -108,10 +109,10 @@ class _Maps:
 
 
 def _damaged(
-    src: AnnData, spec: Level, maps: _Maps, extent: float, rng: np.random.Generator
+    src: AnnData, spec: Level, maps: _Maps, direction: np.ndarray, extent: float, rng: np.random.Generator
 ) -> tuple[AnnData, np.ndarray, np.ndarray]:
     """Return what is left of the source, where it belongs, and where the warp and the tear put it."""
-    true, direction = src.obsm["spatial"], _direction(rng)
+    true = src.obsm["spatial"]
     kept = ~missing_region(spec.src, true, direction, rng)(true)
     src, true = src[kept].copy(), true[kept]
     xy = torn(true, maps.to_src(true), spec.torn, direction, extent)

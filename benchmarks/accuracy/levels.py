@@ -16,7 +16,7 @@ class Missing:
     wedge
         Angle in degrees, seen from the middle, of a sector that is missing.
     hole
-        Share of the cells in a disk, around a random cell, that is missing.
+        Share of the cells in a disk, around a random one of the inner quarter of cells, that is missing.
     """
 
     crop: float = 1.0
@@ -35,7 +35,7 @@ class Level:
     mirrored
         Whether the source is turned over.
     src, ref
-        What is missing of the source, and of the reference.
+        What is missing of the source, and of the reference: of that from the other end.
     torn
         Share of the source's cells, beyond a random line, that form a piece torn off and laid down elsewhere.
     gene_factors
