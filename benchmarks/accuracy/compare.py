@@ -55,10 +55,10 @@ def _compared(difference: np.ndarray, title: str, *, ratio: bool) -> dict[str, s
     low, high = interval(difference)
     numbers = [float(np.exp(x)) if ratio else float(x) for x in (difference.mean(), low, high)]
     form = "{:.2f}" if ratio else "{:+.3f}"
-    mean, low, high = (form.format(number) for number in numbers)
+    words = [form.format(number) for number in numbers]
     better = int(((difference > 0) if ratio else (difference < 0)).sum())
     return {
-        title: f"{mean} ({low} to {high})",
+        title: f"{words[0]} ({words[1]} to {words[2]})",
         f"{title}: baseline better": f"{better}/{len(difference)}",
         f"{title}: p": f"{signed_rank(difference):.1e}",
     }

@@ -70,7 +70,7 @@ def refined(found: np.ndarray, xy: np.ndarray) -> np.ndarray:
     pairs = tree.sparse_distance_matrix(tree, REFINED_WITHIN * ia.metrics.spacing(xy), output_type="coo_matrix")
     votes = np.zeros((len(xy), found.max() + 1))
     np.add.at(votes, (pairs.row, found[pairs.col]), 1)
-    return votes.argmax(axis=1)
+    return np.asarray(votes.argmax(axis=1))
 
 
 def agreement(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -95,7 +95,7 @@ def _row(pair: Pair, number: int) -> dict[str, Any]:
 
 
 def _unit(pair: Pair) -> float:
-    return ia.metrics.spacing(pair.ref.obsm["spatial"])
+    return float(ia.metrics.spacing(pair.ref.obsm["spatial"]))
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from benchmarks.accuracy.results import OK
 from benchmarks.accuracy.tables import markdown, mean_and_spread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 METRICS = {"ot": "OT accuracy", "nn": "NN accuracy", "chamfer": "Chamfer", "ari": "ARI", "nmi": "NMI"}
@@ -78,7 +82,7 @@ def write_tables(table: pd.DataFrame, out: Path, *, ablated: str) -> None:
 
 
 def _lines(
-    rows: pd.DataFrame, published: pd.DataFrame, methods: dict[str, str | None], metrics: list[str]
+    rows: pd.DataFrame, published: pd.DataFrame, methods: Mapping[str, str | None], metrics: list[str]
 ) -> pd.DataFrame:
     lines = []
     for name, method in methods.items():
