@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import numpy as np
 from exchange import Task, main
 from pycpd import DeformableRegistration
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def align(task: Task) -> dict[str, np.ndarray]:
     """Run with the defaults, in a frame of unit size."""
     fixed, posed = task.ref.obsm["spatial"], task.src.obsm["spatial"]
-    middle, scale = fixed.mean(axis=0), fixed.std()
+    middle = fixed.mean(axis=0)
+    scale = np.sqrt(((fixed - middle) ** 2).mean())
     moved, _ = DeformableRegistration(X=(fixed - middle) / scale, Y=(posed - middle) / scale).register()
     return {"xy": moved * scale + middle, "posed": posed}
 
