@@ -55,7 +55,7 @@ def rows_of(pair: Pair) -> list[dict[str, Any]]:
     def errors(transform: Callable[[np.ndarray], np.ndarray], cells: np.ndarray) -> np.ndarray:
         return ia.metrics.registration_error(transform(xy[cells]), true[cells], unit=unit)
 
-    options = Options(normalize=not pair.logged, allow_reflection=pair.allow_reflection, seed=pair.seed)
+    options = Options(logged=pair.logged, allow_reflection=pair.allow_reflection, seed=pair.seed)
     by_all = errors(METHODS[METHOD](ref.copy(), src.copy(), options).transform, other)
     rows = []
     for halved in HALVED:

@@ -292,7 +292,14 @@ def test_a_recorded_pose_is_used_while_the_coordinates_are_the_same_and_not_afte
     pair: Pair, tiny: PairConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     ref, src = pair
-    arguments: dict[str, Any] = {"config": tiny, "rng": 0, "device": "cpu", "progress": False, "field": False}
+    arguments: dict[str, Any] = {
+        "config": tiny,
+        "rng": 0,
+        "device": "cpu",
+        "progress": False,
+        "field": False,
+        "accept": "nonrigid",
+    }
     ia.pp.rigid_align(ref, src, rng=0, device="cpu")
     pose = ia.get.transform(src, "spatial_rigid")
     with caplog.at_level(logging.INFO, "inst_align"):
@@ -350,7 +357,7 @@ def test_landmarks_bring_their_surroundings_nearer_to_the_truth_and_are_recorded
     without = ia.metrics.landmark_error(**given, transform=ia.get.transform(src))
     ia.tl.align_pair(ref, src, field=field, **given, landmark_weight=5, **arguments)
     error = ia.metrics.landmark_error(**given, transform=ia.get.transform(src), unit=spacing(ref))
-    assert error.summary()["mean"] < 0.7 * without.summary()["mean"]
+    assert error.summary()["mean"] < 0.75 * without.summary()["mean"]
     report, params = ia.get.report(src), ia.get.params(src)
     np.testing.assert_allclose(report["landmark_error"], error.relative)
     assert report["landmark_error_median"] == pytest.approx(error.summary()["relative_median"])

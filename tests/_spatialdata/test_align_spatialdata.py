@@ -415,7 +415,9 @@ class TestRefused:
         self.refused(KeyError, r"no 'nuclei' in `sdata_src`", elements=["nuclei"])
 
     def test_keywords_that_are_not_known(self):
-        self.refused(TypeError, r"takes no argument 'spatial_key'; it takes allow_reflection", spatial_key="spatial")
+        self.refused(
+            TypeError, r"takes no argument 'spatial_key'; it takes accept, allow_reflection", spatial_key="spatial"
+        )
 
     def test_three_names(self):
         self.refused(ValueError, "has 3 names", table=("a", "b", "c"))

@@ -36,7 +36,12 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         lines["Overlap"] = f"{report['overlap']:.1%} of the source's cells lie on the reference"
     elif "pose_overlap" in report:
         lines["Overlap"] = f"{report['pose_overlap']:.1%} of the smaller section"
-    if "displacement_median" in report:
+    if "heldout_gain" in report:
+        lines["Verdict"] = (
+            f"{report['verdict']}; genes held out of a trial correlate by {report['heldout_correlation_rigid']:.3f} "
+            f"after the pose, by {report['heldout_correlation_nonrigid']:.3f} after bending"
+        )
+    if report.get("displacement_max", 0) > 0:
         lines |= _non_rigid(report)
     if "landmark_error_median" in report:
         lines["Landmarks"] = (

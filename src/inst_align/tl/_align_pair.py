@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from inst_align.core.fit import PairConfig
     from inst_align.core.paper_config import PaperConfig
     from inst_align.tl._init import HasMatrix
+
+logger = logging.getLogger("inst_align")
 
 
 def align_pair(
@@ -224,6 +227,13 @@ def fit_sections(
 
             result = fit_pair(pair.ref, pair.src, **arguments, accept=accept, landmarks=landmarks, callback=callback)
     result.report.update(start.report)
+    if "heldout_gain" in result.report:
+        logger.info(
+            "%s: held-out genes gain %.4f +- %.4f of their variance by bending",
+            result.report["verdict"],
+            result.report["heldout_gain"],
+            result.report["heldout_gain_standard_error"],
+        )
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_map(result.report)
     warn_about_landmarks(result.report)
