@@ -28,28 +28,35 @@ MOST_TIES = 8
 class Standardized:
     """A section's expression with every gene at mean 0 and standard deviation 1, without storing that dense matrix.
 
-    Only products are standardised: ``z = (x - mean) / sd``, so ``z @ v = x @ (v / sd) - mean @ (v / sd)``.
+    Only products are standardised: ``z = (x - mean) / sd``, so ``z @ v = x @ (v / sd) - mean @ (v / sd)``. With
+    ``scale=False`` the genes are centred and nothing else.
     """
 
-    def __init__(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
-        self.shape = expression.shape
+    def __init__(
+        self,
+        expression: sparse.csr_matrix | sparse.csr_array | np.ndarray,
+        device: torch.device,
+        *,
+        scale: bool = True,
+    ) -> None:
+        self.shape, self.device = expression.shape, device
         mean, square = _moments(expression)
         variance = square - mean**2
         varies = variance > 1e-8 * (1 + mean**2)
         inverse_sd = np.zeros_like(mean)
-        inverse_sd[varies] = variance[varies] ** -0.5
+        inverse_sd[varies] = variance[varies] ** -0.5 if scale else 1.0
         self._x, self._xt = _to_torch(expression, device), _to_torch(expression.T, device)
         self._mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
-        self._inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
+        self.inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
 
     def matmul(self, v: torch.Tensor) -> torch.Tensor:
         """Return ``z @ v``, shape (n, k), for ``v`` of shape (g, k)."""
-        scaled = v * self._inverse_sd[:, None]
+        scaled = v * self.inverse_sd[:, None]
         return self._x @ scaled - self._mean @ scaled
 
     def rmatmul(self, u: torch.Tensor) -> torch.Tensor:
         """Return ``z.T @ u``, shape (g, k), for ``u`` of shape (n, k)."""
-        return (self._xt @ u - self._mean[:, None] * u.sum(dim=0)) * self._inverse_sd[:, None]
+        return (self._xt @ u - self._mean[:, None] * u.sum(dim=0)) * self.inverse_sd[:, None]
 
 
 def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +71,11 @@ def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> tuple[np.n
 def _to_torch(x: sparse.spmatrix | np.ndarray, device: torch.device) -> torch.Tensor:
     if isinstance(x, np.ndarray):
         return torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32), device=device)
-    csr = x.tocsr()
+    return sparse_tensor(x.tocsr(), device)
+
+
+def sparse_tensor(csr: sparse.csr_matrix | sparse.csr_array, device: torch.device) -> torch.Tensor:
+    """Return a sparse matrix as a float32 tensor that can be multiplied with."""
     with warnings.catch_warnings():  # torch announces on first use that its CSR support may still change
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(

@@ -1,15 +1,17 @@
-"""The embedding of both sections' cells by the field that they share."""
+"""The embedding of the cells of two aligned sections."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inst_align import _keys
-from inst_align._anndata import check_key_added, write_embedding
+from inst_align._anndata import check_key_added, read_pair, write_embedding
 from inst_align._calls import finish
-from inst_align._checks import check_anndata, coordinates
+from inst_align._checks import check_anndata
 from inst_align._coordinates import coordinates_of
+from inst_align._device import resolve_device
 from inst_align._record import read_record
 from inst_align.tl._align_pair import fit_sections
 
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     import torch
     from anndata import AnnData
 
+    from inst_align._anndata import Pair
     from inst_align._random import RNGLike, SeedLike
-    from inst_align.core.canonical import What
 
 logger = logging.getLogger("inst_align")
 
@@ -36,12 +38,20 @@ def canonical_embed(
     progress: bool = True,
     copy: bool = False,
 ) -> tuple[AnnData, AnnData] | None:
-    """Embed the cells of both sections by the canonical field, evaluated where each cell lies in the common frame.
+    """Embed the cells of both aligned sections: what each cell expresses, as far as the sections share it.
 
-    The embedding is what the field that both sections share predicts for a cell's place: the features they were aligned
-    by, without the noise of single cells and without what only one section shows. Where the field was fitted by
-    ``preset="paper"``, it is the field's latent vector, as published :cite:p:`han2026`. It is a function of place: two
-    neighbouring cells of different type get nearly the same embedding, so that it finds domains and not cell types.
+    The columns are axes of expression on which neighbouring cells agree, those of the same section and those that the
+    alignment has brought there from the other :cite:p:`dray2008`. The strongest comes first, and there are as many as hold
+    for cells that they were not found on, at most 30. On each axis a cell's own value is combined with those of the cells
+    around it in both sections by cokriging :cite:p:`goulard1992`. The weights come from the data, axis by axis: noise, and
+    whatever only one section shows, is averaged out; what both show, down to the scale at which they agree, stays. No
+    label and no random number is involved.
+
+    This finds domains and not cell types: where cells of different types lie side by side, and others in the other
+    section, what tells them apart is not shared from place to place. For cell types use principal components.
+
+    After ``preset="paper"`` the embedding is the latent vector of the canonical field at the place of each cell, as
+    published :cite:p:`han2026`.
 
     Parameters
     ----------
@@ -50,38 +60,48 @@ def canonical_embed(
     adata_src
         The source.
     alignment_key
-        The ``key_added`` of :func:`inst_align.tl.align_pair`, whose field is read. If there is no record under this
-        key, the pair is aligned first by the default preset, under this key.
+        The ``key_added`` of :func:`inst_align.tl.align_pair`. The expression, or representation, that was aligned then is
+        read again. If there is no record under this key, the pair is aligned first by the default preset, under this key.
     spatial_key
         Key in ``obsm`` of the coordinates that were, or are to be, aligned.
     key_added
         Key in ``obsm`` for the embedding, and in ``uns["inst_align"]`` for its record.
-    rng, device, progress
-        Passed to :func:`inst_align.tl.align_pair` if the pair has to be aligned; reading a field is not random.
+    rng, progress
+        Passed to :func:`inst_align.tl.align_pair` if the pair has to be aligned; embedding aligned sections is not random.
+    device
+        ``"cpu"``, ``"cuda"``, or ``None`` for CUDA where there is any.
     copy
         Return changed copies instead of writing to the objects given.
 
     Returns
     -------
-    ``None``, or with ``copy=True`` the changed ``(adata_ref, adata_src)``. Sets ``obsm[key_added]`` in both, float32,
-    shapes ``(n_ref, d)`` and ``(n_src, d)``, ready for ``scanpy.pp.neighbors(adata, use_rep="X_inst")``, and a record
-    in ``uns["inst_align"][key_added]``.
+    ``None``, or with ``copy=True`` the changed ``(adata_ref, adata_src)``. Sets, at the end:
+
+    ``obsm[key_added]`` in both
+        float32, shapes ``(n_ref, d)`` and ``(n_src, d)``, one scale for all columns and both sections, ready for
+        ``scanpy.pp.neighbors(adata, use_rep="X_inst")``.
+    ``uns["inst_align"][key_added]`` in both
+        A record. :func:`inst_align.get.report` of the source tells by column how much neighbours agree on it
+        (``agreement``), what share of its structure is in both sections (``shared``), and what shares of the weights fall
+        on the cell itself (``own``) and on the other section (``other``).
 
     Raises
     ------
     KeyError
-        If a key is missing.
+        If a key is missing, or the expression that was aligned is no longer there.
     ValueError
-        If the recorded alignment is not one of these two sections or has no field, or if they cannot be aligned;
-        nothing is written then.
+        If the recorded alignment is not one of these two sections, or if they cannot be aligned; nothing is written then.
 
     Examples
     --------
     >>> import inst_align as ia
     >>> ref, src = ia.datasets.toy_pair(n_cells=200, n_genes=40, rng=0)
-    >>> ia.tl.canonical_embed(ref, src, rng=0, progress=False)
+    >>> ia.tl.align_pair(ref, src, field=False, rng=0, progress=False)
+    >>> ia.tl.canonical_embed(ref, src)
     >>> ref.obsm["X_inst"].shape == src.obsm["X_inst"].shape
     True
+    >>> sorted(ia.get.report(src, key="X_inst"))
+    ['agreement', 'other', 'own', 'shared']
     """
     from inst_align.core.transforms import from_dict
 
@@ -92,10 +112,10 @@ def canonical_embed(
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
     record = _recorded(adata_src, alignment_key)
     if record is not None:
-        xy_ref = coordinates(adata_ref, spatial_key, "reference")
-        xy_src = coordinates(adata_src, spatial_key, "source")
-        _check_same_sections(record, xy_ref, xy_src, alignment_key)
-        z_ref, z_src, what = _evaluate(record["field"], xy_ref, from_dict(record["transform"])(xy_src))
+        how = {name: record["params"][name] for name in ("use_rep", "layer", "normalize") if name in record["params"]}
+        pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, **how)
+        _check_same_sections(record, pair, alignment_key)
+        found = _embed(pair, from_dict(record["transform"])(pair.src.xy), record, device)
     else:
         logger.info("no alignment on record under %r: aligning the pair first", alignment_key)
         pair, result, params = fit_sections(
@@ -107,23 +127,33 @@ def canonical_embed(
             device=device,
             progress=progress,
         )
-        assert result.field is not None  # the default preset fits one
-        z_ref, z_src, what = _evaluate(result.field, pair.ref.xy, result.transform(pair.src.xy))
+        found = _embed(pair, result.transform(pair.src.xy), {"params": params}, device)
         keys = {"key_added": alignment_key, "spatial_key": spatial_key}
         finish(adata_ref, adata_src, pair, result, **keys, copy=False, rng=rng, **params)
     write_embedding(
         adata_ref,
         adata_src,
         key_added=key_added,
-        z_ref=z_ref,
-        z_src=z_src,
-        params={"alignment_key": alignment_key, "spatial_key": spatial_key, "what": what},
+        z_ref=found.ref,
+        z_src=found.src,
+        params={"alignment_key": alignment_key, "spatial_key": spatial_key, "what": found.what},
+        report=found.report,
     )
     return (adata_ref, adata_src) if copy else None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    """Rows of both sections, what they are, and what there is to say about the columns."""
+
+    ref: np.ndarray
+    src: np.ndarray
+    what: str
+    report: dict[str, np.ndarray]
+
+
 def _recorded(adata: AnnData, key: str) -> dict[str, Any] | None:
-    """Return the source's record of an alignment, which must have a field, or ``None`` if there is no record at all."""
+    """Return the source's record of an alignment, or ``None`` if there is none."""
     if key not in adata.uns.get(_keys.UNS, {}):
         return None
     record = read_record(adata, key)
@@ -132,15 +162,12 @@ def _recorded(adata: AnnData, key: str) -> dict[str, Any] | None:
             f"`adata_src` was the {record.get('role')} of the alignment under `alignment_key={key!r}`; pass the "
             f"sections in the order in which they were aligned."
         )
-    if "field" not in record:
-        raise ValueError(
-            f"`alignment_key={key!r}`: this alignment has no field; run `ia.tl.align_pair` again with `field=True`."
-        )
     return record
 
 
-def _check_same_sections(record: dict[str, Any], xy_ref: np.ndarray, xy_src: np.ndarray, key: str) -> None:
-    changed = [role for role, value in coordinates_of(xy_ref, xy_src).items() if record["coordinates"][role] != value]
+def _check_same_sections(record: dict[str, Any], pair: Pair, key: str) -> None:
+    now = coordinates_of(pair.ref.xy, pair.src.xy)
+    changed = [role for role, value in now.items() if record["coordinates"][role] != value]
     if changed:
         raise ValueError(
             f"`alignment_key={key!r}`: the coordinates of the {' and the '.join(changed)} are not those that were "
@@ -148,10 +175,16 @@ def _check_same_sections(record: dict[str, Any], xy_ref: np.ndarray, xy_src: np.
         )
 
 
-def _evaluate(packed: dict[str, Any], xy_ref: np.ndarray, xy_aligned: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return the embedding of both sections, and what of the field it is."""
-    from inst_align.core.canonical import CanonicalField
+def _embed(pair: Pair, xy_aligned: np.ndarray, record: dict[str, Any], device: str | torch.device | None) -> _Found:
+    """Embed aligned sections, in the way that goes with the preset."""
+    if record["params"].get("preset") == "paper":
+        from inst_align.core.canonical import CanonicalField
 
-    field = CanonicalField.unpack(packed)
-    what: What = "latent" if field.features is None else "features"
-    return field.predict(xy_ref, what), field.predict(xy_aligned, what), what
+        field = CanonicalField.unpack(record["field"])
+        latent = field.predict(pair.ref.xy, "latent"), field.predict(xy_aligned, "latent")
+        return _Found(ref=latent[0], src=latent[1], what="latent", report={})
+    from inst_align.core.embedding import embed_pair
+
+    found = embed_pair(pair.ref, pair.src, xy_aligned, device=resolve_device(device))
+    report = {name: getattr(found, name) for name in ("agreement", "shared", "own", "other")}
+    return _Found(ref=found.ref, src=found.src, what="shared", report=report)

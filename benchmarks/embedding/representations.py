@@ -1,0 +1,131 @@
+"""Embeddings of one aligned pair: those that anyone can make, ours, and ours with parts left out."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+import inst_align as ia
+from inst_align._anndata import read_pair
+from inst_align.core.canonical import CanonicalField
+from inst_align.core.embedding import Channels, embed_pair
+from inst_align.core.features import joint_features
+from inst_align.core.kriging import Covariance, krige
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anndata import AnnData
+
+    from benchmarks.accuracy.pairs import Pair
+    from inst_align.core.section import Section
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Aligned:
+    """A pair after ``align_pair`` and ``canonical_embed``.
+
+    Parameters
+    ----------
+    adatas
+        The sections, as these functions left them.
+    ref, moved
+        The same as arrays, the source where it was moved to.
+    src_xy
+        Where the source lay.
+    seed
+        For whatever is random.
+    """
+
+    adatas: tuple[AnnData, AnnData]
+    ref: Section
+    moved: Section
+    src_xy: np.ndarray
+    seed: int
+
+    @classmethod
+    def of(cls, pair: Pair) -> Aligned:
+        """Align blind copies of a pair by the defaults, with the field."""
+        ref, src = pair.blind()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ia.tl.align_pair(ref, src, allow_reflection=pair.allow_reflection, rng=pair.seed, progress=False)
+            ia.tl.canonical_embed(ref, src, progress=False)
+        arrays = read_pair(ref, src)
+        moved = replace(arrays.src, xy=src.obsm["spatial_aligned"])
+        return cls(adatas=(ref, src), ref=arrays.ref, moved=moved, src_xy=arrays.src.xy, seed=pair.seed)
+
+    @property
+    def xy(self) -> np.ndarray:
+        """Places of all cells in the reference's frame."""
+        return np.concatenate([self.ref.xy, self.moved.xy])
+
+    def components(self, n_neighbors: int = 1) -> np.ndarray:
+        """Joint principal components, as the alignment takes them, averaged within the sections."""
+        features = joint_features(
+            self.ref,
+            replace(self.moved, xy=self.src_xy),
+            n_neighbors=n_neighbors,
+            generator=torch.Generator().manual_seed(self.seed),
+            device=CPU,
+        )
+        return np.concatenate([part.numpy() for part in features]).astype(np.float64)
+
+    def channels(self) -> Channels:
+        """Scores on spatial axes."""
+        return Channels.of(self.ref, self.moved, CPU)
+
+    def field(self, *, latent: bool) -> np.ndarray:
+        """The canonical field at the place of each cell."""
+        record = self.adatas[1].uns["inst_align"]["spatial_aligned"]
+        return CanonicalField.unpack(record["field"]).predict(self.xy, "latent" if latent else "features")
+
+
+def averaged(xy: np.ndarray, values: np.ndarray, n_neighbors: int) -> np.ndarray:
+    """Mean over the nearest cells, of whichever section."""
+    _, nearest = cKDTree(xy).query(xy, k=min(n_neighbors, len(xy)))
+    return np.asarray(sum(values[column] for column in nearest.T) / nearest.shape[1])
+
+
+def _kriged_components(pair: Aligned) -> np.ndarray:
+    channels, values = pair.channels(), pair.components()
+    values = values - values.mean(axis=0)
+    signal, _, _ = krige(channels.cells, values, Covariance.of(channels.cells, values), CPU)
+    return signal
+
+
+def _without_the_other(pair: Aligned) -> np.ndarray:
+    """Embed with the sections so far apart that neither is in the other's reach."""
+    away = pair.moved.xy + 1e3 * np.ptp(pair.xy, axis=0).max()
+    found = embed_pair(pair.ref, pair.moved, away, device=CPU)
+    return np.concatenate([found.ref, found.src])
+
+
+NULLS: dict[str, Callable[[Aligned], np.ndarray]] = {
+    "coordinates": lambda pair: pair.xy,
+    "pca": lambda pair: pair.components(),
+    "pca, mean of 5": lambda pair: pair.components(5),
+    "pca, mean of 10": lambda pair: pair.components(10),
+    "pca, mean of 30 of both": lambda pair: averaged(pair.xy, pair.components(), 30),
+    "pca, mean of 80 of both": lambda pair: averaged(pair.xy, pair.components(), 80),
+}
+PARTS: dict[str, Callable[[Aligned], np.ndarray]] = {
+    "field": lambda pair: pair.field(latent=False),
+    "field, latent": lambda pair: pair.field(latent=True),
+    "pca, kriged": _kriged_components,
+    "axes": lambda pair: pair.channels().values,
+    "axes, mean of 30 of both": lambda pair: averaged(pair.xy, pair.channels().values, 30),
+    "X_inst, each section alone": _without_the_other,
+}
+OURS: dict[str, Callable[[Aligned], np.ndarray]] = {
+    "X_inst": lambda pair: np.concatenate([adata.obsm["X_inst"] for adata in pair.adatas]),
+}
+REPRESENTATIONS = NULLS | PARTS | OURS
+"""By name, a function that gives one row per cell, the reference's first."""
