@@ -8,16 +8,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from inst_align import _keys
 from inst_align._anndata import check_key_added, read_pair, recorded_pose
-from inst_align._calls import finish, progress_bar, warn_about_map, warn_about_pose
+from inst_align._calls import (
+    finish,
+    fit_rigidly,
+    identity_of,
+    progress_bar,
+    warn_about_map,
+    warn_about_overlap,
+    warn_about_pose,
+)
+from inst_align._checks import check_copy, warn_of_few_cells, warn_of_negative
 from inst_align._device import resolve_device
 from inst_align._random import numpy_generator, torch_generator
+from inst_align._scale import resizing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     import torch
     from anndata import AnnData
 
     from inst_align._anndata import Pair
+    from inst_align._checks import NanPolicy, Scale
     from inst_align._random import RNGLike, SeedLike
     from inst_align.core.alignment import Alignment
     from inst_align.core.fit import PairConfig
@@ -37,6 +50,8 @@ def align_pair(
     use_rep: str | None = None,
     layer: str | None = None,
     normalize: Literal["auto"] | bool = "auto",
+    nan_policy: NanPolicy = "error",
+    scale: Scale = None,
     allow_reflection: bool = False,
     field: bool = True,
     config: PairConfig | PaperConfig | None = None,
@@ -66,7 +81,8 @@ def align_pair(
         same, and else searches; ``"search"`` always searches; or a pose of one's own, source to reference, as a
         homogeneous ``(3, 3)`` matrix or :class:`inst_align.transforms.Affine`.
     spatial_key
-        Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections.
+        Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections
+        unless ``scale`` says otherwise.
     use_rep
         Key in ``obsm`` of features to use as they are instead of the expression, the same columns in both sections.
     layer
@@ -74,6 +90,13 @@ def align_pair(
     normalize
         Whether the expression is counts, to be scaled per cell and log-transformed (on a copy). ``"auto"`` takes it
         for counts unless ``uns["log1p"]`` is there.
+    nan_policy
+        What to do about cells whose coordinates are NaN or infinite: ``"error"``, or ``"drop-from-fit"``, which leaves
+        them out and their rows of the result NaN.
+    scale
+        What the source's coordinates are to be multiplied by to be in the reference's unit; it becomes part of the map.
+        ``"estimate"`` finds it, to some per cent, as the factor at which the expression agrees best. ``None``: both are
+        in one unit, and an error if that cannot be.
     allow_reflection
         Whether the search for the pose may return a mirror image.
     field
@@ -114,8 +137,9 @@ def align_pair(
     Warns
     -----
     UserWarning
-        If the pose is ambiguous, a mirror image fits better, the map folds, or it explains the expression no better
-        than the pose alone.
+        If the pose is ambiguous, a mirror image fits better, the sections hardly overlap, the map folds, or it explains
+        the expression no better than the pose alone; if a section has fewer than 50 cells, so that the map is only
+        rigid; and if cells are left out of the fit.
 
     Examples
     --------
@@ -138,6 +162,8 @@ def align_pair(
         use_rep=use_rep,
         layer=layer,
         normalize=normalize,
+        nan_policy=nan_policy,
+        scale=scale,
         allow_reflection=allow_reflection,
         field=field,
         config=config,
@@ -145,6 +171,7 @@ def align_pair(
         rng=rng,
         device=device,
         progress=progress,
+        copy=copy,
     )
     return finish(
         adata_ref, adata_src, pair, result, key_added=key_added, spatial_key=spatial_key, copy=copy, rng=rng, **params
@@ -161,6 +188,8 @@ def fit_sections(
     use_rep: str | None = None,
     layer: str | None = None,
     normalize: Literal["auto"] | bool = "auto",
+    nan_policy: NanPolicy = "error",
+    scale: Scale = None,
     allow_reflection: bool = False,
     field: bool = True,
     config: PairConfig | PaperConfig | None = None,
@@ -168,32 +197,45 @@ def fit_sections(
     rng: SeedLike | RNGLike | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
+    copy: bool = False,
 ) -> tuple[Pair, Alignment, dict[str, Any]]:
     """Do all of :func:`align_pair` but the writing; returns what was read, the outcome, and what to record."""
-    pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, use_rep=use_rep, layer=layer, normalize=normalize)
+    check_copy(adata_ref, adata_src, copy=copy)
+    pair = read_pair(
+        adata_ref,
+        adata_src,
+        spatial_key=spatial_key,
+        use_rep=use_rep,
+        layer=layer,
+        normalize=normalize,
+        nan_policy=nan_policy,
+    )
     config = _config(preset, config, field=field)
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
-    pose = _initial_pose(init, adata_src, pair)
+    pose = _initial_pose(init, adata_src, pair, scale)
+    recorded = pose is not None and isinstance(init, str)
     chosen = resolve_device(device)
+    generator = numpy_generator(rng)
     arguments: dict[str, Any] = {
-        "config": config,
-        "init": pose,
         "allow_reflection": allow_reflection,
-        "generator": torch_generator(numpy_generator(rng)),
+        "generator": torch_generator(generator),
         "device": chosen,
     }
-    with progress_bar(show=progress) as callback:
-        if preset == "paper":
-            from inst_align.core.fit_paper import fit_pair_paper
-
-            result = fit_pair_paper(pair.ref, pair.src, **arguments, callback=callback)
-        else:
-            from inst_align.core.fit import fit_pair
-
-            result = fit_pair(pair.ref, pair.src, **arguments, callback=callback)
-    if pose is not None and isinstance(init, str):
+    resized = resizing(pair, None if recorded else scale, pose, rng=generator, device=chosen)
+    sections = pair.ref, resized.section(pair.src)
+    arguments["init"] = resized.pose(pose if pose is not None else identity_of(pair))
+    if warn_of_few_cells({"reference": len(pair.ref), "source": len(pair.src)}):
+        result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", **arguments)
+    else:
+        if field:
+            warn_of_negative(pair)
+        with progress_bar(show=progress) as callback:
+            result = _fit(preset)(*sections, **arguments, config=config, callback=callback)
+    result = resized.result(result)
+    if recorded:
         result.report["pose_method"] = "recorded"
     warn_about_pose(result.report, allow_reflection=allow_reflection)
+    warn_about_overlap(pair, result)
     warn_about_map(result.report)
     params = {
         "preset": preset,
@@ -201,6 +243,8 @@ def fit_sections(
         "use_rep": use_rep,
         "layer": layer,
         "normalize": normalize,
+        "nan_policy": nan_policy,
+        "scale": scale,
         "allow_reflection": allow_reflection,
         "field": field,
         "config": config,
@@ -228,7 +272,18 @@ def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool
     return replace(config, field=None)
 
 
-def _initial_pose(init: Any, adata_src: AnnData, pair: Pair) -> Affine | None:
+def _fit(preset: str) -> Callable[..., Alignment]:
+    """Return the fit of a preset, loaded only now."""
+    if preset == "paper":
+        from inst_align.core.fit_paper import fit_pair_paper
+
+        return fit_pair_paper
+    from inst_align.core.fit import fit_pair
+
+    return fit_pair
+
+
+def _initial_pose(init: Any, adata_src: AnnData, pair: Pair, scale: Scale) -> Affine | None:
     """Return the pose to start from, or ``None`` to search for one."""
     from inst_align.core.transforms import Affine
 
@@ -237,7 +292,7 @@ def _initial_pose(init: Any, adata_src: AnnData, pair: Pair) -> Affine | None:
     if isinstance(init, str):
         if init not in ("auto", "search"):
             raise ValueError(f'`init={init!r}` is not known; pass "auto", "search", a (3, 3) matrix or an Affine.')
-        recorded = recorded_pose(adata_src, pair) if init == "auto" else None
+        recorded = recorded_pose(adata_src, pair, scale=scale) if init == "auto" else None
         if isinstance(recorded, Affine):
             logger.info('starting from the pose recorded by rigid_align; pass `init="search"` to search again')
             return recorded
