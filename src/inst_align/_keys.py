@@ -12,3 +12,5 @@ UNS = "inst_align"
 
 ROLE_REFERENCE = "reference"
 ROLE_SOURCE = "source"
+ROLE_LIBRARY = "library"
+"""Of an object that holds several sections, whose own records are inside."""

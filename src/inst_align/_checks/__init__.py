@@ -17,6 +17,7 @@ from inst_align._checks._coordinates import (
     warn_of_unknown_places,
 )
 from inst_align._checks._expression import check_counts, finite_expression, is_lazy, matrix_of, warn_of_negative
+from inst_align._checks._library import find_label, labels_in_words, library_labels, rows_with
 from inst_align._checks._layout import piece_sizes, stray_cells, warn_of_pieces, warn_of_strays
 from inst_align._checks._objects import (
     check_anndata,
@@ -46,12 +47,16 @@ __all__ = [
     "check_units",
     "coordinates",
     "extent",
+    "find_label",
     "finite_expression",
     "is_lazy",
+    "labels_in_words",
+    "library_labels",
     "listing",
     "matrix_of",
     "piece_sizes",
     "representation",
+    "rows_with",
     "stray_cells",
     "unique_var_names",
     "warn_of_few_cells",

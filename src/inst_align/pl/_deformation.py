@@ -104,6 +104,7 @@ def deformation(
     xy = _axes.coordinates(
         adata_src, spatial_key or _recorded_spatial_key(adata_src, key), argument="spatial_key", name="source"
     )
+    xy = _axes.placed(xy)
     affine, bend = _split(transform)
     start = affine(xy)
     end = start if bend is None else bend(start)
