@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -213,11 +214,18 @@ def test_another_seed_and_a_generator_are_taken(pair: Pair, tiny: PairConfig, tr
     assert "rng" not in ia.get.params(found[1])
 
 
-def test_progress_is_silent_when_turned_off_and_nothing_is_printed(
-    pair: Pair, tiny: PairConfig, true_pose: np.ndarray, capsys: pytest.CaptureFixture[str]
+def test_progress_is_silent_when_turned_off_or_not_on_a_terminal_and_nothing_is_printed(
+    pair: Pair,
+    tiny: PairConfig,
+    true_pose: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    align(*pair, tiny, init=true_pose)
-    assert capsys.readouterr() == ("", "")
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    for show in (False, True):
+        align(*pair, tiny, init=true_pose, progress=show)
+        assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     align(*pair, tiny, init=true_pose, progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""

@@ -30,6 +30,8 @@ ROWS_AT_ONCE = 8192
 COLUMNS_AT_ONCE = 512
 HVG_CELLS = 50_000
 """Cells of a section, evenly spread over it, that variable genes are chosen on."""
+LARGEST_USUAL_LOG = 12.0
+"""Counts above the exponential of this, 160,000, are rare: values below it that are not whole may be logarithms."""
 LARGEST_LOG = 50.0
 """Values above this are no logarithms: their exponential would leave float32."""
 
@@ -157,6 +159,11 @@ def _looks_like_counts(matrix: sp.csr_matrix) -> bool:
     return bool((values >= 0).all() and (values == np.rint(values)).all())
 
 
+def _looks_like_logarithms(matrix: sp.csr_matrix) -> bool:
+    """Whether the values are not whole and small enough for logarithms of counts; a hint, never a decision."""
+    return not _looks_like_counts(matrix) and matrix.data.max() < LARGEST_USUAL_LOG
+
+
 def normalize_pair(
     matrices: dict[Role, sp.csr_matrix], *, logged: dict[Role, bool], normalize: bool | Literal["auto"], where: str
 ) -> tuple[dict[Role, sp.csr_matrix], dict[str, bool]]:
@@ -198,13 +205,20 @@ def _warn_if_odd(matrices: dict[Role, sp.csr_matrix], logged: dict[Role, bool], 
         done, raw = sorted(logged, key=lambda name: not logged[name])
         warn_user(
             f'The {done} says in `uns["log1p"]` that it is log-normalised and the {raw} does not, so that only the '
-            f"{raw} was normalised now; pass `normalize=True` if {where} holds counts in both."
+            f"{raw} was normalised now; pass `normalize=True` if {where} holds counts in both, and set "
+            f'`uns["log1p"] = {{}}` in the {raw} if {where} holds logarithms in both.'
         )
     elif not any(logged.values()) and len(set(whole.values())) > 1:
         counts, other = sorted(whole, key=lambda name: not whole[name])
         warn_user(
             f"The {counts} holds whole numbers in {where} and the {other} does not, and both were taken for counts; "
             f'if one is log-normalised, say so by setting its `uns["log1p"] = {{}}`.'
+        )
+    elif not any(logged.values()) and all(_looks_like_logarithms(matrix) for matrix in matrices.values()):
+        largest = max(float(matrix.data.max()) for matrix in matrices.values())
+        warn_user(
+            f"{where} was taken for counts in both sections, but holds numbers that are not whole and at most "
+            f"{largest:.3g}; if they are logarithms, pass `normalize=False`."
         )
     doubtful = [name for name in matrices if logged[name] and whole[name]]
     if doubtful:

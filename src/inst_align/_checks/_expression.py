@@ -49,10 +49,6 @@ def matrix_of(adata: AnnData, layer: str | None, name: Role) -> Any:
         )
     if matrix.dtype.kind not in "biuf":
         raise ValueError(f"{where} has dtype {matrix.dtype}; store numbers.")
-    if is_lazy(matrix) and any(np.isnan(size) for sizes in matrix.chunks for size in sizes):
-        raise ValueError(
-            f"{where} is a dask array with chunks of unknown size; call its `.compute_chunk_sizes()` first."
-        )
     return matrix
 
 

@@ -133,16 +133,19 @@ def rigid_align(
     resized = resizing(pair, scale, None, rng=generator, device=chosen)
     for section in (pair.ref, pair.src):
         warn_of_pieces(section)
+    same = identity_of(pair) if resized.factor == 1 else None
     result = fit_rigidly(
         pair.ref,
         resized.section(pair.src),
-        init=identity_of(pair),
+        init=same,
         method=method,
         allow_reflection=allow_reflection,
         generator=fit_generator,
         device=chosen,
     )
     result = resized.result(result)
+    if same is not None:
+        result.report["pose_method"] = "identical"
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_overlap(pair, result)
     return finish(

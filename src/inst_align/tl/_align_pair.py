@@ -223,7 +223,8 @@ def fit_sections(
     }
     resized = resizing(pair, None if recorded else scale, pose, rng=generator, device=chosen)
     sections = pair.ref, resized.section(pair.src)
-    arguments["init"] = resized.pose(pose if pose is not None else identity_of(pair))
+    same = identity_of(pair) if pose is None and resized.factor == 1 else None
+    arguments["init"] = same if pose is None else resized.pose(pose)
     if warn_of_few_cells({"reference": len(pair.ref), "source": len(pair.src)}):
         result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", **arguments)
     else:
@@ -232,8 +233,8 @@ def fit_sections(
         with progress_bar(show=progress) as callback:
             result = _fit(preset)(*sections, **arguments, config=config, callback=callback)
     result = resized.result(result)
-    if recorded:
-        result.report["pose_method"] = "recorded"
+    if recorded or same is not None:
+        result.report["pose_method"] = "recorded" if recorded else "identical"
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_overlap(pair, result)
     warn_about_map(result.report)
