@@ -135,7 +135,7 @@ def usable_genes(ref: sp.csr_matrix, src: sp.csr_matrix) -> np.ndarray:
     if keep.sum() < FEW_GENES:
         warn_user(
             f"Only {keep.sum()} of the {len(keep)} genes that `adata_ref` and `adata_src` share vary in both; "
-            f"the alignment rests on these."
+            f"the alignment rests on these: if you expected more, compare `adata_ref.var_names` and `adata_src.var_names`."
         )
     return keep
 

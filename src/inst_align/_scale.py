@@ -116,8 +116,9 @@ def resizing(
     if scale is None:
         size = extent(pair.ref) / extent(pair.src)
         way_out = (
-            f"pass the factor that the source's coordinates are to be multiplied by (`scale={size:.3g}` makes the extents "
-            f'equal), `scale="estimate"` to have it estimated, or `scale=1` if both are in one unit'
+            f"say by `scale` of `ia.pp.rigid_align` or `ia.tl.align_pair` what the source's coordinates are to be "
+            f'multiplied by ({size:.4g} makes the extents equal), "estimate" to have that estimated, or 1 if both are in '
+            f"one unit"
         )
         check_units(pair.ref, pair.src, factor=1.0, settled=False, way_out=way_out)
         return Resizing(factor=1.0, report={})

@@ -52,7 +52,7 @@ def coordinates(adata: AnnData, key: str, name: Role, *, nan_policy: NanPolicy =
     xyz = _numbers(adata, key, argument="spatial_key", name=name, dtype=np.float64)
     known = np.isfinite(xyz).all(axis=1)
     if nan_policy == "error":
-        way_out = 'remove these cells, or pass `nan_policy="drop-from-fit"` to leave them out of the fit'
+        way_out = 'remove these cells, or align with `nan_policy="drop-from-fit"` to leave them out of the fit'
         _check_finite(adata, key, name, known, argument="spatial_key", way_out=way_out)
     xyz[~known] = np.nan
     if xyz.shape[1] == 2:

@@ -48,7 +48,7 @@ def check_copy(adata_ref: AnnData, adata_src: AnnData, *, copy: bool) -> None:
             )
 
 
-def check_key_added(adata: AnnData, key_added: str, name: Role, *, spatial_key: str | None) -> None:
+def check_key_added(adata: AnnData, key_added: str, name: str, *, spatial_key: str | None) -> None:
     """Raise ValueError when writing under ``key_added`` would be impossible or would destroy a user's own array."""
     where = f"`key_added={key_added!r}`"
     if not isinstance(key_added, str) or not key_added or "/" in key_added:

@@ -93,4 +93,6 @@ def check_units(ref: Section, src: Section, *, factor: float, settled: bool, way
 
 
 def _ratio(value: float) -> str:
-    return f"{value:.3g}" if value >= 1 else f"1/{1 / value:.3g}"
+    if value < 1:
+        return f"1/{_ratio(1 / value)}"
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"

@@ -174,7 +174,7 @@ def _joined(
     """Return the array and the record that are to be written under a key."""
     import pandas as pd
 
-    check_key_added(adata, key, "reference", spatial_key=None)
+    check_key_added(adata, key, "whole object", spatial_key=None)
     new = {label: read_record(section, key) for section, label, _ in (ref, src)}
     old = read_record(adata, key) if key in adata.uns.get(UNS, {}) else {}
     kept = _records(old) if old.get("role") == ROLE_LIBRARY and old["library_key"] == library_key else {}
