@@ -31,7 +31,7 @@ def whole(n: int = 30, labels: tuple[Any, ...] = ("A", "B", "C")) -> AnnData:
 
 def shifted(adata: AnnData, source: Any = "B", reference: Any = "A", key: str = "spatial_aligned") -> Any:
     """Take out a pair and write a shift as its result."""
-    ref, src = ia.pp.split_sections(adata, "sample", reference=reference, source=source)
+    ref, src = ia.pp.split_sections(adata, library_key="sample", reference=reference, source=source)
     write_alignment(
         ref,
         src,
@@ -50,7 +50,7 @@ def join(adata: AnnData, pair: Any) -> None:
 
 def test_sections_are_copies_with_their_rows_in_order() -> None:
     adata = whole()
-    ref, src = ia.pp.split_sections(adata, "sample", reference="C", source="A")
+    ref, src = ia.pp.split_sections(adata, library_key="sample", reference="C", source="A")
     for section, label in ((ref, "C"), (src, "A")):
         assert list(section.obs_names) == list(adata.obs_names[adata.obs["sample"] == label])
         assert not section.is_view
@@ -79,7 +79,7 @@ def test_a_further_section_joins_and_a_pair_comes_out_as_it_went_in() -> None:
     join(adata, shifted(adata, "C"))
     assert np.isfinite(adata.obsm["spatial_aligned"]).all()
     for source in ("B", "C"):
-        ref, src = ia.pp.split_sections(adata, "sample", reference="A", source=source)
+        ref, src = ia.pp.split_sections(adata, library_key="sample", reference="A", source=source)
         assert ia.get.transform(src) == SHIFT
         assert ia.get.params(ref) == {"rng": 0}
         np.testing.assert_array_equal(src.obsm["spatial_aligned"], SHIFT(src.obsm["spatial"]))
@@ -88,7 +88,7 @@ def test_a_further_section_joins_and_a_pair_comes_out_as_it_went_in() -> None:
 def test_a_section_without_results_comes_out_without_keys() -> None:
     adata = whole()
     join(adata, shifted(adata, "B"))
-    _, src = ia.pp.split_sections(adata, "sample", reference="A", source="C")
+    _, src = ia.pp.split_sections(adata, library_key="sample", reference="A", source="C")
     assert "spatial_aligned" not in src.obsm
     assert src.uns["inst_align"] == {}
 
@@ -123,7 +123,7 @@ def test_the_same_pair_can_be_joined_again_the_other_way_round() -> None:
 def test_embeddings_of_two_pairs_are_not_mixed() -> None:
     adata = whole()
     for source, error in (("B", None), ("C", "cannot be compared")):
-        pair = ia.pp.split_sections(adata, "sample", reference="A", source=source)
+        pair = ia.pp.split_sections(adata, library_key="sample", reference="A", source=source)
         z = [np.ones((section.n_obs, 4), dtype=np.float32) for section in pair]
         write_embedding(*pair, key_added="X_inst", z_ref=z[0], z_src=z[1], params={})
         if error is None:
@@ -151,7 +151,11 @@ def test_what_has_no_place_in_the_whole_is_refused() -> None:
         (adata, ref[1:].copy(), src, "The reference has 29 cells and `adata` has 30 with the label 'A'"),
         (adata, ref[::-1].copy(), src, "not the same in the same order"),
         (adata, ref, adata, "the source holds 3 labels"),
-        (adata, *ia.pp.split_sections(adata, "sample", reference="A", source="B"), "have no results in common"),
+        (
+            adata,
+            *ia.pp.split_sections(adata, library_key="sample", reference="A", source="B"),
+            "have no results in common",
+        ),
         (foreign, ref, src, r"`obsm\['spatial_aligned'\]` is already there in the whole object"),
     ]
     for target, one, other, message in cases:
@@ -159,9 +163,9 @@ def test_what_has_no_place_in_the_whole_is_refused() -> None:
             join(target, (one, other))
     assert "inst_align" not in adata.uns
     with pytest.raises(TypeError, match="`adata` is a"):
-        ia.pp.split_sections(adata.obs, "sample", reference="A")
+        ia.pp.split_sections(adata.obs, library_key="sample", reference="A")
     with pytest.raises(ValueError, match="`reference` and `source` are both 'A'"):
-        ia.pp.split_sections(adata, "sample", reference="A", source="A")
+        ia.pp.split_sections(adata, library_key="sample", reference="A", source="A")
 
 
 def test_a_backed_object_gives_sections_in_memory(tmp_path: Any) -> None:

@@ -43,7 +43,7 @@ def interleaved(names: tuple[Any, ...] = ("B", "A"), *, dtype: Any = "category",
     """Align two sections of one object there and back, by way of a file if ``disk`` says so."""
     whole = library(names, dtype=dtype)
     rows = np.array([label == names[0] and type(label) is type(names[0]) for label in whole.obs["sample"].tolist()])
-    ref, src = ia.pp.split_sections(whole, "sample", reference=names[1], source=names[0])
+    ref, src = ia.pp.split_sections(whole, library_key="sample", reference=names[1], source=names[0])
     wanted = np.array(align(ref, src).obsm[KEY])
     before = list(whole.obs_names)
     ia.pp.join_sections(whole, ref, src, library_key="sample")
@@ -58,7 +58,7 @@ def interleaved(names: tuple[Any, ...] = ("B", "A"), *, dtype: Any = "category",
     must(np.array_equal(whole.obsm[KEY][rows], wanted), "rows were mixed up")
     aligned = np.isin(np.arange(whole.n_obs), np.flatnonzero(np.isfinite(whole.obsm[KEY][:, 0])))
     must(aligned.sum() == ref.n_obs + src.n_obs, "rows of other sections are not NaN")
-    _, again = ia.pp.split_sections(whole, "sample", reference=names[1], source=names[0])
+    _, again = ia.pp.split_sections(whole, library_key="sample", reference=names[1], source=names[0])
     must(ia.get.transform(again) == ia.get.transform(src), "the map is not there again")
     numbers = again.obs_names.str.extract(r"src_(\d+)")[0].astype(int).to_numpy()
     return same_bits(again, rows=numbers)
@@ -67,7 +67,7 @@ def interleaved(names: tuple[Any, ...] = ("B", "A"), *, dtype: Any = "category",
 def split(column: Any, **arguments: Any) -> str:
     whole = library()
     whole.obs["sample"] = column(whole.obs["sample"])
-    ia.pp.split_sections(whole, "sample", **({"reference": "A"} | arguments))
+    ia.pp.split_sections(whole, library_key="sample", **({"reference": "A"} | arguments))
     return "no error"
 
 
@@ -222,7 +222,7 @@ CASES = [
         row=39,
         given="`library_key` is not in `obs`",
         expect="error",
-        run=lambda: str(ia.pp.split_sections(pair()[0], "slide", reference="A")),
+        run=lambda: str(ia.pp.split_sections(pair()[0], library_key="slide", reference="A")),
     ),
     Case(
         row=40,

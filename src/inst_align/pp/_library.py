@@ -28,7 +28,7 @@ logger = logging.getLogger("inst_align")
 
 
 def split_sections(
-    adata: AnnData, library_key: str, *, reference: object, source: object | None = None
+    adata: AnnData, *, library_key: str, reference: object, source: object | None = None
 ) -> tuple[AnnData, AnnData]:
     """Take two sections out of an object that holds several, as the pair that all functions take.
 
@@ -61,7 +61,7 @@ def split_sections(
     >>> import inst_align as ia
     >>> sections = dict(zip("AB", ia.datasets.toy_pair(n_cells=200, n_genes=40, rng=0)))
     >>> adata = ad.concat(sections, label="sample")
-    >>> ref, src = ia.pp.split_sections(adata, "sample", reference="A")
+    >>> ref, src = ia.pp.split_sections(adata, library_key="sample", reference="A")
     >>> ia.pp.rigid_align(ref, src, rng=0)
     >>> ia.pp.join_sections(adata, ref, src, library_key="sample")
     >>> adata.obsm["spatial_rigid"].shape
