@@ -160,7 +160,7 @@ def test_identical_sections_need_no_search_and_the_report_says_so(toy: Pair, tin
     ref, _ = toy
     for function, key, more in (
         (ia.pp.rigid_align, "spatial_rigid", {}),
-        (ia.tl.align_pair, KEY, {"config": tiny, "field": False, "progress": False}),
+        (ia.tl.align_pair, KEY, {"config": tiny, "accept": "nonrigid", "field": False, "progress": False}),
     ):
         _, src = function(ref, ref.copy(), rng=0, device="cpu", copy=True, **more)
         assert ia.get.report(src, key)["pose_method"] == "identical"
@@ -350,6 +350,7 @@ def test_a_recorded_pose_is_used_while_the_coordinates_are_the_same_and_not_afte
 ) -> None:
     ref, src = pair
     arguments: dict[str, Any] = {"config": tiny, "rng": 0, "device": "cpu", "progress": False, "field": False}
+    arguments["accept"] = "nonrigid"  # the pose as it was recorded, not polished
     ia.pp.rigid_align(ref, src, rng=0, device="cpu")
     pose = ia.get.transform(src, "spatial_rigid")
     with caplog.at_level(logging.INFO, "inst_align"):

@@ -29,7 +29,8 @@ def in_pixels(pair: tuple[AnnData, AnnData]) -> tuple[AnnData, AnnData]:
 
 
 def run(ref: AnnData, src: AnnData, config: PairConfig, **arguments: Any) -> AnnData:
-    ia.tl.align_pair(ref, src, config=config, field=False, rng=0, device="cpu", progress=False, **arguments)
+    known = {"accept": "nonrigid", "config": config, "field": False, "rng": 0, "device": "cpu", "progress": False}
+    ia.tl.align_pair(ref, src, **(known | arguments))
     return src
 
 

@@ -51,8 +51,8 @@ def pair() -> tuple[AnnData, AnnData]:
 
 def align(ref: AnnData, src: AnnData, **arguments: Any) -> AnnData:
     """Align in place from the identity, and return the source."""
-    known = {"init": np.eye(3), "config": quick(), "field": False, "rng": 0, "device": "cpu", "progress": False}
-    ia.tl.align_pair(ref, src, **(known | arguments))
+    known = {"init": np.eye(3), "accept": "nonrigid", "config": quick(), "field": False}
+    ia.tl.align_pair(ref, src, **(known | {"rng": 0, "device": "cpu", "progress": False} | arguments))
     return src
 
 

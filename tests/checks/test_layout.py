@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inst_align import _checks as checks
-from inst_align._checks._layout import neighbour_distance
-from inst_align.core.section import Section
+from inst_align.core.section import median_spacing
 
 
 def disc(n: int, seed: int = 0) -> np.ndarray:
@@ -75,11 +74,6 @@ def test_ten_cells_are_always_left() -> None:
     assert not checks.stray_cells(xy).any()
 
 
-def test_the_distance_of_neighbours_is_that_of_a_section() -> None:
-    xy = np.repeat(disc(50), 2, axis=0)
-    assert neighbour_distance(xy) == Section(xy=xy, expression=np.ones((100, 1))).spacing
-
-
 @pytest.mark.parametrize(
     ("parts", "sizes"),
     [
@@ -93,4 +87,4 @@ def test_the_distance_of_neighbours_is_that_of_a_section() -> None:
 )
 def test_pieces_are_counted(parts: list[np.ndarray], sizes: list[int]) -> None:
     xy = np.vstack(parts)
-    assert checks.piece_sizes(xy, neighbour_distance(xy)) == sizes
+    assert checks.piece_sizes(xy, median_spacing(xy)) == sizes

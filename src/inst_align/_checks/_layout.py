@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from inst_align._checks._coordinates import FEWEST_CELLS
 from inst_align._checks._words import Role, listing, warn_user
+from inst_align.core.section import median_spacing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,7 +54,7 @@ def stray_cells(xy: np.ndarray) -> np.ndarray:
     gap = FAR_OF_RADIUS * radius
     lonely = outer[np.isinf(tree.query(xy[outer], k=[clump + 1], distance_upper_bound=gap)[0][:, 0])]
     if len(lonely):
-        gap = max(gap, FAR * neighbour_distance(xy))
+        gap = max(gap, FAR * median_spacing(xy))
         around = tree.query(xy[lonely], k=clump + 1, distance_upper_bound=gap)[1]
         lonely, around = lonely[around[:, -1] == len(xy)], around[around[:, -1] == len(xy)]
         stray[_clumps(lonely, around, len(xy))] = True
@@ -72,12 +73,6 @@ def _clumps(lonely: np.ndarray, around: np.ndarray, n: int) -> np.ndarray:
         if not attached.any():
             return lonely[alone[lonely]]
         alone[lonely[attached]] = False
-
-
-def neighbour_distance(xy: np.ndarray) -> float:
-    """Return the median distance from a position to its nearest other position."""
-    positions = np.unique(xy, axis=0)
-    return float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1]))
 
 
 def warn_of_strays(adata: AnnData, name: Role, stray: np.ndarray, xy: np.ndarray) -> None:

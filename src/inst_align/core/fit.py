@@ -11,22 +11,33 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from inst_align.core.acceptance import Halves, stays
 from inst_align.core.alignment import Alignment, Callback, Step
 from inst_align.core.export import user_displacement
 from inst_align.core.features import joint_features
 from inst_align.core.icp import adaptive_icp
+from inst_align.core.polish import polish_pose
 from inst_align.core.pose import PoseConfig, search_pose
-from inst_align.core.quality import AMBIGUOUS, MIRRORED, feature_correlation, map_report
+from inst_align.core.quality import (
+    AMBIGUOUS,
+    MIRRORED,
+    NON_RIGID,
+    RIGID_SUFFICIENT,
+    UNTESTED,
+    feature_correlation,
+    map_report,
+)
 from inst_align.core.refine import FieldConfig, FieldData, FieldFit, fit_field
-from inst_align.core.registration import RegistrationConfig, register
+from inst_align.core.registration import Registration, RegistrationConfig, register
 from inst_align.core.section import Section, UnitFrame
 from inst_align.core.threads import torch_settings
-from inst_align.core.transforms import Affine, Compose, Displacement
+from inst_align.core.transforms import Affine, Compose
 
 if TYPE_CHECKING:
     import torch
 
 PoseMethod = Literal["fft", "icp"]
+Accept = Literal["auto", "nonrigid", "rigid"]
 Move = Callable[[np.ndarray], np.ndarray]
 """A map of the unit frame: coordinates (n, 2) to coordinates (n, 2)."""
 
@@ -71,7 +82,7 @@ class PairConfig:
 
     @property
     def n_steps(self) -> int:
-        """Optimiser steps of all stages together."""
+        """Optimiser steps of registration and field together; the trial is not counted."""
         return self.registration.n_steps + (0 if self.field is None else self.field.n_steps)
 
 
@@ -121,6 +132,10 @@ class Clock:
         start, self._stage = time.perf_counter(), name
         yield
         self.seconds[name] = time.perf_counter() - start
+
+    def leave_out(self, n_steps: int) -> None:
+        """Expect fewer steps."""
+        self._total -= n_steps
 
     def step(self, name: str | None = None) -> None:
         """Count one step of the current stage, or of a part of it that has a name of its own."""
@@ -196,11 +211,12 @@ def fit_pair(
     config: PairConfig,
     init: Affine | None = None,
     allow_reflection: bool = False,
+    accept: Accept = "auto",
     generator: torch.Generator,
     device: torch.device,
     callback: Callback | None = None,
 ) -> Alignment:
-    """Align a pair non-rigidly: features, pose, registration, and the map as one transform in user units.
+    """Align a pair: features, pose, trial, registration if it pays, field, and the map as one transform in user units.
 
     Parameters
     ----------
@@ -212,6 +228,8 @@ def fit_pair(
         A pose to start from, source to reference in user units; ``None`` searches for one.
     allow_reflection
         Whether a mirrored pose may win the search.
+    accept
+        ``"auto"``: bend the source if that pays on held-out genes. ``"nonrigid"``, ``"rigid"``: always, never.
     generator, device
         Randomness, and where tensors live.
     callback
@@ -224,37 +242,115 @@ def fit_pair(
         with clock.stage("pose"):
             affine, report = given_or_found_pose(pair, init, method="fft", allow_reflection=allow_reflection)
         frame = UnitFrame.of(pair.ref.xy)
-        xy_ref, posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
-        with clock.stage("registration"):
-            features = pair.features_ref, pair.features_src
-            found = register(xy_ref, posed, *features, config.registration, on_step=clock.step)
-        registered = Displacement(found.displacement, np.asarray(found.grid.origin), found.grid.pixel)
-        move: Move = registered
+        with clock.stage("trial"):
+            affine, bends, verdict = _judge(
+                pair, affine, searched=init is None, accept=accept, config=config, generator=generator
+            )
+        xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+        features = pair.features_ref, pair.features_src
+        found: Registration | None = None
+        if bends:
+            with clock.stage("registration"):
+                found = register(*xy, *features, config.registration, on_step=clock.step)
+        else:
+            clock.leave_out(config.registration.n_steps)
+        if not bends and init is not None:  # a pose that was searched for has been polished already
+            affine, xy = _polished(affine, xy, features, frame, config.registration)
+        move: Move = _identity if found is None else found.forward
         fitted: FieldFit | None = None
         if config.field is not None:
             with clock.stage("field"):
                 data = FieldData(
-                    xy=(xy_ref, registered(posed)),
-                    tissue=np.concatenate([xy_ref, posed]),
+                    xy=(xy[0], move(xy[1])),
+                    tissue=np.concatenate(xy),
                     features=features,
                     expression=None if ref.is_rep else (pair.ref.expression, pair.src.expression),
                     margin=config.registration.margin,
                 )
                 fitted = fit_field(
-                    data, config.field, unit_matrix=frame.matrix, generator=generator, on_step=clock.step
+                    data, config.field, unit_matrix=frame.matrix, bend=bends, generator=generator, on_step=clock.step
                 )
-            move = in_turn(registered, fitted.residual)
         with clock.stage("export"):
-            transform = Compose((affine, user_displacement(move, found.grid, frame)))
-            report |= map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            transform: Affine | Compose = affine
+            if found is not None:
+                moves = in_turn(move, fitted.residual) if fitted else move
+                transform = Compose((affine, user_displacement(moves, found.grid, frame)))
+            report |= verdict | map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
     return Alignment(
         affine=affine,
         transform=transform,
         report=report,
-        history=found.history | (fitted.history if fitted else {}),
+        history=(found.history if found else {}) | (fitted.history if fitted else {}),
         field=fitted.canonical.pack() if fitted else None,
         seconds=clock.seconds,
     )
+
+
+def _judge(
+    pair: Prepared,
+    affine: Affine,
+    *,
+    searched: bool,
+    accept: Accept,
+    config: PairConfig,
+    generator: torch.Generator,
+) -> tuple[Affine, bool, dict[str, Any]]:
+    """Decide what moves: returns the pose, whether to bend the source, and what there is to say about it."""
+    halves = None
+    if accept == "auto":
+        halves = Halves.of(
+            pair.ref,
+            pair.src,
+            n_components=config.n_components,
+            n_neighbors=config.n_neighbors,
+            generator=generator,
+            device=pair.features_ref.device,
+        )
+    if halves is None:
+        return affine, accept != "rigid", {"verdict": UNTESTED}
+    frame = UnitFrame.of(pair.ref.xy)
+    report: dict[str, Any] = {}
+    if searched:
+        stored = frame.to_unit(pair.ref.xy), frame.to_unit(pair.src.xy)
+        if stays(halves.moving(stored, _in_frame(affine, frame))):
+            affine = Affine(np.eye(3))
+            report = {"pose_method": "stored", "angle": 0.0, "mirrored": False}
+    posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+    found = halves.bending(posed, config.registration.trial())
+    return (
+        affine,
+        found.pays,
+        {
+            **report,
+            "verdict": NON_RIGID if found.pays else RIGID_SUFFICIENT,
+            "heldout_correlation_rigid": found.simple,
+            "heldout_correlation_nonrigid": found.elaborate,
+            "heldout_gain": found.gain,
+            "heldout_gain_standard_error": found.standard_error,
+        },
+    )
+
+
+def _in_frame(affine: Affine, frame: UnitFrame) -> Affine:
+    """Return a map of user units as one of the unit frame."""
+    return Affine(frame.matrix @ affine.matrix @ np.linalg.inv(frame.matrix))
+
+
+def _polished(
+    affine: Affine,
+    xy: tuple[np.ndarray, np.ndarray],
+    features: tuple[torch.Tensor, torch.Tensor],
+    frame: UnitFrame,
+    config: RegistrationConfig,
+) -> tuple[Affine, tuple[np.ndarray, np.ndarray]]:
+    """Polish a pose (user units); returns it, and the coordinates of both in the unit frame."""
+    step = Affine(polish_pose(*xy, *features, config))
+    to_unit = frame.matrix
+    return Affine(np.linalg.inv(to_unit) @ step.matrix @ to_unit @ affine.matrix), (xy[0], step(xy[1]))
+
+
+def _identity(xy: np.ndarray) -> np.ndarray:
+    return xy
 
 
 def in_turn(*moves: Move) -> Move:

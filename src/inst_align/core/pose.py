@@ -3,7 +3,7 @@
 No start is needed. Feature channels of both sections are drawn on a common raster; for every angle, masked normalised
 cross-correlation (Padfield, IEEE Trans. Image Process. 21(5), 2012) gives the score of every shift at once through the
 FFT; a power of the overlap keeps small accidental overlaps from winning. The best distinct poses are then refined on
-the cells themselves, against the reference's smoothed features.
+the cells themselves, against the reference's smoothed features, and the winner is polished on finer rasters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from inst_align.core.ncc import masked_ncc
+from inst_align.core.polish import polish_pose
 from inst_align.core.raster import Grid, blur, sample, splat
+from inst_align.core.registration_config import RegistrationConfig
 
 N_PIXELS = 64
 """Pixels along the side of the square that holds either section at any angle."""
@@ -28,8 +30,6 @@ MIN_OVERLAP = 0.25
 OVERLAP_POWER = 0.5
 N_CANDIDATES = 6
 REFINE_STEPS = 80
-FINE_PIXELS, FINE_BLUR = 128, 2.0
-"""The same for the last refinement, of the winner alone, which sees all channels."""
 MAX_CELLS = 4000
 """Cells of the source that the refinement looks at."""
 
@@ -105,7 +105,7 @@ def search_pose(
     xy_ref, xy_src
         Coordinates, shapes (n, 2) and (m, 2), each centred, in one common unit.
     features_ref, features_src
-        Shared feature channels, shapes (n, k) and (m, k); the search uses the leading ones, the last refinement all.
+        Shared feature channels, shapes (n, k) and (m, k); the search uses the leading ones, the polish all.
     config
         What the search covers.
     """
@@ -123,10 +123,19 @@ def search_pose(
         found += by_angle
     refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], starts)
     result = _choose(refined, found, 0.3 * radius, config)
-    fine = _Image.of(_square(radius, FINE_PIXELS), xy_ref, features_ref, FINE_BLUR)
-    best = _refine(fine, xy_src, features_src, [result.best])[0]
     # The scores of all poses stay those of one raster, so that they can be compared.
-    return replace(result, best=replace(result.best, angle=best.angle, shift=best.shift))
+    return replace(result, best=_polished(result.best, xy_ref, xy_src, features_ref, features_src))
+
+
+def _polished(
+    pose: Candidate, xy_ref: np.ndarray, xy_src: np.ndarray, features_ref: torch.Tensor, features_src: torch.Tensor
+) -> Candidate:
+    posed = xy_src @ pose.matrix[:2, :2].T + pose.shift
+    step = polish_pose(xy_ref, posed, features_ref, features_src, RegistrationConfig())
+    matrix = step @ pose.matrix
+    sign = -1.0 if pose.mirror else 1.0
+    angle = math.atan2(sign * matrix[1, 0], sign * matrix[0, 0]) % (2 * math.pi)
+    return replace(pose, angle=angle, shift=(float(matrix[0, 2]), float(matrix[1, 2])))
 
 
 def _square(radius: float, n_pixels: int) -> Grid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from inst_align import _keys
@@ -53,6 +54,7 @@ def align_pair(
     nan_policy: NanPolicy = "error",
     scale: Scale = None,
     allow_reflection: bool = False,
+    accept: Literal["auto", "nonrigid", "rigid"] = "auto",
     field: bool = True,
     config: PairConfig | PaperConfig | None = None,
     key_added: str = _keys.SPATIAL_ALIGNED,
@@ -64,9 +66,9 @@ def align_pair(
     """Align one section to another, non-rigidly and guided by the expression measured on both.
 
     The default finds the global pose (:func:`inst_align.pp.rigid_align`), then a smooth invertible map that brings the
-    feature fields of both sections together from coarse to fine, in both directions at once, and at last the canonical
-    expression field of INST-Align :cite:p:`han2026` with a small residual deformation. ``preset="paper"`` is that
-    method as published.
+    feature fields of both sections together from coarse to fine, in both directions at once, if genes held out of a
+    trial say that such a map pays; and at last the canonical expression field of INST-Align :cite:p:`han2026` with a
+    small residual deformation. ``preset="paper"`` is that method as published.
 
     Parameters
     ----------
@@ -99,6 +101,10 @@ def align_pair(
         in one unit, and an error if that cannot be.
     allow_reflection
         Whether the search for the pose may return a mirror image.
+    accept
+        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, and else keeps the pose, finely
+        adjusted; the verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"`` decide beforehand. The
+        paper's preset always bends.
     field
         Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. Without it the call
         takes a fraction of the time. The paper's preset cannot do without.
@@ -165,6 +171,7 @@ def align_pair(
         nan_policy=nan_policy,
         scale=scale,
         allow_reflection=allow_reflection,
+        accept=accept,
         field=field,
         config=config,
         key_added=key_added,
@@ -191,6 +198,7 @@ def fit_sections(
     nan_policy: NanPolicy = "error",
     scale: Scale = None,
     allow_reflection: bool = False,
+    accept: Literal["auto", "nonrigid", "rigid"] = "auto",
     field: bool = True,
     config: PairConfig | PaperConfig | None = None,
     key_added: str = _keys.SPATIAL_ALIGNED,
@@ -211,6 +219,7 @@ def fit_sections(
         nan_policy=nan_policy,
     )
     config = _config(preset, config, field=field)
+    _check_accept(accept, preset)
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
     pose = _initial_pose(init, adata_src, pair, scale)
     recorded = pose is not None and isinstance(init, str)
@@ -227,11 +236,12 @@ def fit_sections(
     arguments["init"] = same if pose is None else resized.pose(pose)
     if warn_of_few_cells({"reference": len(pair.ref), "source": len(pair.src)}):
         result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", **arguments)
+        result.report["verdict"] = "untested"
     else:
         if field:
             warn_of_negative(pair)
         with progress_bar(show=progress) as callback:
-            result = _fit(preset)(*sections, **arguments, config=config, callback=callback)
+            result = _fit(preset, accept)(*sections, **arguments, config=config, callback=callback)
     result = resized.result(result)
     if recorded or same is not None:
         result.report["pose_method"] = "recorded" if recorded else "identical"
@@ -247,6 +257,7 @@ def fit_sections(
         "nan_policy": nan_policy,
         "scale": scale,
         "allow_reflection": allow_reflection,
+        "accept": accept,
         "field": field,
         "config": config,
         "device": str(chosen),
@@ -273,7 +284,7 @@ def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool
     return replace(config, field=None)
 
 
-def _fit(preset: str) -> Callable[..., Alignment]:
+def _fit(preset: str, accept: Literal["auto", "nonrigid", "rigid"]) -> Callable[..., Alignment]:
     """Return the fit of a preset, loaded only now."""
     if preset == "paper":
         from inst_align.core.fit_paper import fit_pair_paper
@@ -281,7 +292,14 @@ def _fit(preset: str) -> Callable[..., Alignment]:
         return fit_pair_paper
     from inst_align.core.fit import fit_pair
 
-    return fit_pair
+    return partial(fit_pair, accept=accept)
+
+
+def _check_accept(accept: str, preset: str) -> None:
+    if accept not in ("auto", "nonrigid", "rigid"):
+        raise ValueError(f'`accept={accept!r}` is not known; pass "auto", "nonrigid" or "rigid".')
+    if preset == "paper" and accept == "rigid":
+        raise ValueError('`accept="rigid"` does not go with `preset="paper"`, which always bends; use rigid_align.')
 
 
 def _initial_pose(init: Any, adata_src: AnnData, pair: Pair, scale: Scale) -> Affine | None:
