@@ -30,10 +30,12 @@ copy_tutorials(ROOT / "tutorials", DOCS / "tutorials")
 
 def typehints_formatter(annotation: Any, _config: object) -> str | None:
     """Write ``ArrayLike`` by its name: spelled out, it fills three lines and tells nobody anything."""
-    spelled_out, members = set(get_args(ArrayLike)), get_args(annotation)
-    if not spelled_out or not spelled_out.issubset(members):
+    spelled_out, members = get_args(ArrayLike), get_args(annotation)
+    if not spelled_out or not all(part in members for part in spelled_out):  # members need not be hashable
         return None
-    return "ArrayLike | None" if type(None) in members else "ArrayLike"
+    others = [member for member in members if member not in spelled_out]
+    names = ["None" if other is type(None) else getattr(other, "__name__", str(other)) for other in others]
+    return " | ".join(["ArrayLike", *names])
 
 
 _project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -66,6 +68,7 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_use_rtype = False  # types stand in the signature
 typehints_defaults = "comma"
+typehints_document_rtype_none = False
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3

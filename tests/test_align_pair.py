@@ -383,8 +383,73 @@ def test_a_pose_may_be_given_as_a_matrix_or_an_affine(
 
 @pytest.mark.parametrize("init", ["best", np.eye(2), np.full((3, 3), np.nan), np.zeros((3, 3)), 3.5])
 def test_a_start_that_is_none_is_refused_by_name(toy: Pair, init: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match="`init"):
+    with pytest.raises((KeyError, ValueError, TypeError), match="`init"):
         ia.tl.align_pair(*toy, init=init, progress=False)
+
+
+# Landmarks
+
+
+def marks(pair: Pair, k: int = 8) -> dict[str, Any]:
+    """Points that belong together, as they are in truth."""
+    rows = np.random.default_rng(0).permutation(pair[1].n_obs)[:k]
+    ref, src = pair[1].obsm["spatial_true"][rows], pair[1].obsm["spatial"][rows]
+    return {"landmarks_ref": pd.DataFrame(ref, columns=["x", "y"]), "landmarks_src": src}
+
+
+@pytest.mark.parametrize("field", [False, True])
+def test_landmarks_bring_their_surroundings_nearer_to_the_truth_and_are_recorded(
+    pair: Pair, tiny: PairConfig, true_pose: np.ndarray, field: bool
+) -> None:
+    ref, src = pair
+    given = marks(pair)
+    arguments: dict[str, Any] = {"config": tiny, "init": true_pose, "rng": 0, "device": "cpu", "progress": False}
+    ia.tl.align_pair(ref, src, field=field, **arguments)
+    without = ia.metrics.landmark_error(**given, transform=ia.get.transform(src))
+    ia.tl.align_pair(ref, src, field=field, **given, landmark_weight=5, **arguments)
+    error = ia.metrics.landmark_error(**given, transform=ia.get.transform(src), unit=spacing(ref))
+    assert error.summary()["mean"] < 0.7 * without.summary()["mean"]
+    report, params = ia.get.report(src), ia.get.params(src)
+    np.testing.assert_allclose(report["landmark_error"], error.relative)
+    assert report["landmark_error_median"] == pytest.approx(error.summary()["relative_median"])
+    assert report["landmark_error_max"] == pytest.approx(error.summary()["relative_max"])
+    assert report["landmark_error_rigid_median"] > report["landmark_error_median"]
+    assert report["pose_method"] == "given"
+    np.testing.assert_array_equal(params["landmarks_ref"], given["landmarks_ref"])
+    np.testing.assert_array_equal(params["landmarks_src"], given["landmarks_src"])
+    assert params["landmark_weight"] == 5
+
+
+def test_landmarks_without_weight_are_only_reported(
+    pair: Pair, tiny: PairConfig, aligned: Pair, true_pose: np.ndarray
+) -> None:
+    found = align(*pair, tiny, init=true_pose, **marks(pair), landmark_weight=0)
+    np.testing.assert_array_equal(found, aligned[1].obsm[KEY])
+
+
+@pytest.mark.usefixtures("coarse_search")
+def test_landmarks_call_for_a_new_search_of_the_pose(pair: Pair, tiny: PairConfig) -> None:
+    ref, src = pair
+    ia.pp.rigid_align(ref, src, rng=0, device="cpu")
+    arguments: dict[str, Any] = {"config": tiny, "field": False, "rng": 0, "device": "cpu", "progress": False}
+    ia.tl.align_pair(ref, src, **marks(pair), **arguments)
+    assert ia.get.report(src)["pose_method"] == "fft"
+    ia.tl.align_pair(ref, src, **marks(pair), landmark_weight=0, **arguments)
+    assert ia.get.report(src)["pose_method"] == "recorded"
+
+
+def test_pairs_in_the_wrong_order_are_told_of(pair: Pair, tiny: PairConfig, true_pose: np.ndarray) -> None:
+    given = marks(pair)
+    given["landmarks_src"] = np.roll(given["landmarks_src"], 1, axis=0)
+    with pytest.warns(UserWarning, match="8 of 8 pairs of landmarks .* check them"):
+        align(*pair, tiny, init=true_pose, field=False, **given)
+
+
+def test_the_presets_and_methods_that_know_no_landmarks_say_so(toy: Pair) -> None:
+    with pytest.raises(ValueError, match='`landmarks_ref` does not go with `preset="paper"`'):
+        ia.tl.align_pair(*toy, preset="paper", **marks(toy), progress=False)
+    with pytest.raises(ValueError, match='`landmarks_ref` does not go with `method="icp"`'):
+        ia.pp.rigid_align(*toy, method="icp", **marks(toy))
 
 
 # Failure

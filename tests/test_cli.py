@@ -17,7 +17,8 @@ from anndata.io import read_h5ad, read_zarr
 import inst_align as ia
 from inst_align._anndata import write_alignment
 from inst_align._checks import warn_user
-from inst_align.cli import _demo, _files, main
+from inst_align._replace import replacing
+from inst_align.cli import _demo, main
 from inst_align.cli._figures import principal_colors
 from inst_align.cli._words import report_lines, table
 from inst_align.core.alignment import Alignment
@@ -184,6 +185,8 @@ def test_without_options_the_defaults_of_the_package_are_asked_for(folder, calls
         (["--nan-policy", "drop-from-fit"], {"nan_policy": "drop-from-fit"}),
         (["--rigid-only"], {"key_added": "spatial_rigid"}),
         (["--rigid-only", "--allow-reflection"], {"allow_reflection": True}),
+        (["--init", "search"], {"init": "search"}),
+        (["--landmark-weight", "3"], {"landmark_weight": 3.0}),
     ],
 )
 def test_an_option_reaches_the_function_that_it_is_for(folder, calls, options, expected):
@@ -193,6 +196,16 @@ def test_an_option_reaches_the_function_that_it_is_for(folder, calls, options, e
     (asked,) = calls
     assert expected.items() <= asked.items()
     assert ("preset" in asked) == ("--rigid-only" not in options)
+
+
+@pytest.mark.parametrize("options", [[], ["--rigid-only"]])
+def test_landmarks_are_read_from_a_table(folder, calls, options):
+    table = pd.DataFrame({"name": ["a", "b"], "x_src": [1, 2], "y_src": [3, 4], "x_ref": [5, 6], "y_ref": [7, 8]})
+    table.to_csv("marks.csv", index=False)
+    assert align("-o", "out.h5ad", "--landmarks", "marks.csv", *options) == 0
+    (asked,) = calls
+    np.testing.assert_array_equal(asked["landmarks_ref"], [[5, 7], [6, 8]])
+    np.testing.assert_array_equal(asked["landmarks_src"], [[1, 3], [2, 4]])
 
 
 def test_zarr_goes_in_and_comes_out(folder, calls, sections):
@@ -270,7 +283,7 @@ def test_a_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path):
     target = tmp_path / "out.zarr"
     target.mkdir()
     (target / "old").touch()
-    with pytest.raises(FileNotFoundError), _files.replacing(target):
+    with pytest.raises(FileNotFoundError), replacing(target):
         pass  # nothing was written, so there is nothing to move
     assert names(tmp_path) == {"out.zarr"}
     assert names(target) == {"old"}
@@ -298,11 +311,18 @@ def test_a_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path):
         (["-o", "out.h5ad", "--color", "layer"], "pass --plot as well"),
         (["-o", "out.h5ad", "--plot", "out.png", "--color", "nope"], "`color='nope'`: the reference has it in neither"),
         (["-o", "out.h5ad", "--rigid-only", "--preset", "paper"], "leave out --preset or --rigid-only"),
+        (["-o", "out.h5ad", "--rigid-only", "--init", "pca"], "leave out --init or --rigid-only"),
+        (["-o", "out.h5ad", "--landmarks", "nope.csv"], "`landmarks`: there is no 'nope.csv'"),
+        (["-o", "out.h5ad", "--landmarks", "ref.h5ad"], "`landmarks`: 'ref.h5ad' does not end in .csv"),
+        (["-o", "out.h5ad", "--landmarks", "empty.csv"], "`landmarks`: 'empty.csv' cannot be read as a table"),
+        (["-o", "out.h5ad", "--landmarks", "marks.csv"], "has no column x_ref, y_ref; its columns are x_src, y_src"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_work(folder, calls, capsys, options, message):
     (folder / "folder.h5ad").mkdir()
     (folder / "pictures.zarr").mkdir()
+    (folder / "empty.csv").write_text("")
+    (folder / "marks.csv").write_text("x_src,y_src\n1,2\n")
     os.link("src.h5ad", "link.h5ad")
     before = names(folder), Path("src.h5ad").read_bytes(), Path("ref.h5ad").read_bytes()
     assert align(*options) == 2
@@ -426,6 +446,12 @@ def test_a_report_in_words_has_the_pose_the_overlap_and_the_folds():
     for words in ("turned by -30.0 degrees, mirrored", "50.0% of the source's cells", "1.2 neighbour", "none"):
         assert words in said
     assert "at 1.50% of the source's cells" in "\n".join(report_lines(REPORT | {"fold_fraction": 0.015}))
+
+
+def test_a_report_in_words_says_how_far_apart_landmarks_end():
+    found = {"landmark_error": np.array([1.0, 2.0]), "landmark_error_median": 1.5, "landmark_error_max": 2.0}
+    lines = "\n".join(report_lines({"angle": 0.0, "mirrored": False, **found}))
+    assert "Landmarks:    2 pairs end 1.5 neighbour distances apart at the median, 2.0 at most" in lines
 
 
 def test_a_table_has_a_number_or_a_dash_in_each_column():

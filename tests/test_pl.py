@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 from scipy.sparse import csr_array, csr_matrix
@@ -373,7 +374,12 @@ class TestHygiene:
             monkeypatch.setitem(sys.modules, name, None)
         for name in [name for name in sys.modules if name.startswith("inst_align.pl")]:
             monkeypatch.delitem(sys.modules, name)
-        assert importlib.import_module("inst_align.pl").__all__ == ["alignment", "convergence", "deformation"]
+        assert importlib.import_module("inst_align.pl").__all__ == [
+            "alignment",
+            "convergence",
+            "deformation",
+            "landmarks",
+        ]
 
 
 class TestBadInput:
@@ -565,6 +571,98 @@ class TestDeformation:
     def test_a_grid_without_squares_is_refused(self):
         with pytest.raises(ValueError, match="n_lines=0"):
             ia.pl.deformation(moved(AFFINES["turned"]), n_lines=0)
+
+    def test_a_map_and_points_give_the_same_picture_as_the_record(self, ax):
+        adata = moved(AFFINES["turned"], bump(10))
+        ia.pl.deformation(adata, ax=ax)
+        transform = ia.get.transform(adata)
+        for data in (adata.obsm["spatial"].tolist(), adata):
+            other = ia.pl.deformation(data, transform=transform, ax=Figure().subplots())
+            assert other.get_title(loc="left") == ax.get_title(loc="left")
+            for one, two in zip(ax.collections[:1], other.collections[:1]):
+                np.testing.assert_array_equal(one.get_offsets(), two.get_offsets())
+                np.testing.assert_array_equal(one.get_array(), two.get_array())
+            for one, two in zip(grid_lines(ax), grid_lines(other), strict=True):
+                np.testing.assert_array_equal(one, two)
+
+    def test_the_inverse_of_a_map_is_drawn_in_the_frame_that_it_leads_to(self, ax):
+        adata = moved(AFFINES["turned"], bump(10))
+        transform = ia.get.transform(adata)
+        there = transform(adata.obsm["spatial"])
+        ia.pl.deformation(there, transform=transform.inverse(), ax=ax)
+        np.testing.assert_allclose(ax.collections[0].get_offsets(), adata.obsm["spatial"], atol=1e-6)
+        area = np.log2(np.linalg.det(transform.jacobian(adata.obsm["spatial"])))
+        np.testing.assert_allclose(ax.collections[0].get_array(), -area, atol=1e-5)
+        assert any(np.ptp(line, axis=0).min() > 1 for line in grid_lines(ax))
+
+    def test_a_displacement_alone_has_no_global_part(self, ax):
+        xy = np.random.default_rng(0).uniform(0, 100, (200, 2))
+        ia.pl.deformation(xy, transform=bump(10), ax=ax)
+        np.testing.assert_allclose(ax.collections[0].get_offsets(), bump(10)(xy), atol=1e-9)
+
+    def test_points_without_a_map_and_what_is_no_map_are_refused(self):
+        with pytest.raises(TypeError, match="`adata_src` is a ndarray.*give a `transform`"):
+            ia.pl.deformation(np.zeros((3, 2)))
+        with pytest.raises(TypeError, match="`transform` is a ndarray, which is no map"):
+            ia.pl.deformation(np.zeros((3, 2)), transform=np.eye(3))
+
+
+class TestLandmarks:
+    MARKS = {"landmarks_ref": [[20.0, 30.0], [60.0, 80.0]], "landmarks_src": [[30.0, 80.0], [78.0, 40.0]]}
+
+    def sections(self, **params):
+        src = moved(AFFINES["turned"], bump(10), params=params)
+        src.obsm["spatial_aligned"] = ia.get.transform(src)(src.obsm["spatial"])
+        ref = AnnData(np.zeros((400, 1)), obsm={"spatial": src.obsm["spatial_aligned"].copy()})
+        ref.obsm["spatial_aligned"] = ref.obsm["spatial"]
+        return ref, src
+
+    def lines(self, ax):
+        return np.array(next(c for c in ax.collections if isinstance(c, LineCollection)).get_segments())
+
+    def test_lines_join_partners_before_and_after(self):
+        ref, src = self.sections()
+        before, after = ia.pl.landmarks(ref, src, **self.MARKS).figure.axes
+        np.testing.assert_allclose(self.lines(before)[:, 0], self.MARKS["landmarks_ref"])
+        np.testing.assert_allclose(self.lines(before)[:, 1], self.MARKS["landmarks_src"])
+        np.testing.assert_allclose(self.lines(after)[:, 0], self.MARKS["landmarks_ref"])
+        np.testing.assert_allclose(self.lines(after)[:, 1], ia.get.transform(src)(self.MARKS["landmarks_src"]))
+
+    def test_the_title_states_the_distances_in_neighbour_distances(self, ax):
+        ref, src = self.sections()
+        ia.pl.landmarks(ref, src, **self.MARKS, ax=ax)
+        error = ia.metrics.landmark_error(
+            **self.MARKS, transform=ia.get.transform(src), unit=ia.metrics.spacing(ref.obsm["spatial"])
+        )
+        worst, median = error.relative.max(), np.median(error.relative)
+        assert f"{median:.1f} neighbour distances apart (median; {worst:.1f} at most)" in ax.get_title(loc="left")
+        assert [text.get_text() for text in ax.texts] == ["0", "1"]
+        assert legend_texts(ax) == ["reference", "source"]
+
+    def test_the_landmarks_of_the_run_are_drawn_when_none_are_given(self, ax):
+        params = {name: np.array(points) for name, points in self.MARKS.items()}
+        ia.pl.landmarks(*self.sections(**params), ax=ax)
+        np.testing.assert_allclose(self.lines(ax)[:, 0], self.MARKS["landmarks_ref"])
+
+    def test_without_any_landmarks_there_is_nothing_to_draw(self):
+        with pytest.raises(KeyError, match="`landmarks_ref`: none were given"):
+            ia.pl.landmarks(*self.sections())
+        with pytest.raises(ValueError, match="`landmarks_src`"):
+            ia.pl.landmarks(*self.sections(), landmarks_ref=[[0, 0]])
+
+    def test_the_panel_before_may_be_that_of_an_earlier_run(self):
+        ref, src = self.sections()
+        pose = AFFINES["turned"]
+        src.uns["inst_align"]["spatial_rigid"] = {"version": 1, "role": "source", "transform": to_dict(pose)}
+        for section in (ref, src):
+            section.obsm["spatial_rigid"] = pose(section.obsm["spatial"]) if section is src else ref.obsm["spatial"]
+        before, _ = ia.pl.landmarks(ref, src, **self.MARKS, before="spatial_rigid").figure.axes
+        np.testing.assert_allclose(self.lines(before)[:, 1], pose(self.MARKS["landmarks_src"]))
+
+    def test_many_pairs_are_not_numbered(self, ax):
+        many = np.random.default_rng(0).uniform(0, 100, (41, 2))
+        ia.pl.landmarks(*self.sections(), landmarks_ref=many, landmarks_src=many, ax=ax)
+        assert not ax.texts
 
 
 def fitted(history, role="source"):

@@ -116,3 +116,17 @@ def test_a_second_run_replaces_the_first(pair: Pair) -> None:
     before = src.obsm["spatial_rigid"].copy()
     ia.pp.rigid_align(ref, src, rng=0, device="cpu")
     np.testing.assert_allclose(src.obsm["spatial_rigid"], before, atol=1e-6 * np.ptp(ref.obsm["spatial"]))
+
+
+def test_landmarks_settle_a_pose_that_the_expression_leaves_open() -> None:
+    ref, src = ia.datasets.toy_pair(n_cells=400, n_genes=60, rng=8)
+    for section in (ref, src):  # what is left to go by is noise
+        section.X = section.X[np.random.default_rng(section.n_obs).permutation(section.n_obs)]
+    rows = [3, 50, 120, 390]
+    given = {"landmarks_ref": src.obsm["spatial_true"][rows], "landmarks_src": src.obsm["spatial"][rows]}
+    ia.pp.rigid_align(ref, src, rng=0, device="cpu", **given)
+    assert error(ref, src) < 8
+    report, params = ia.get.report(src, "spatial_rigid"), ia.get.params(src, "spatial_rigid")
+    distance = ia.metrics.landmark_error(**given, transform=ia.get.transform(src, "spatial_rigid"))
+    np.testing.assert_allclose(report["landmark_error"] * ia.metrics.spacing(ref.obsm["spatial"]), distance.distance)
+    np.testing.assert_array_equal(params["landmarks_src"], given["landmarks_src"])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from inst_align._anndata import Pair
     from inst_align.core.alignment import Alignment, Callback, Step
+    from inst_align.core.landmarks import Landmarks
     from inst_align.core.section import Section
     from inst_align.core.transforms import Affine
 
@@ -53,21 +54,26 @@ def fit_rigidly(
     init: Affine | None,
     method: Literal["fft", "icp"],
     allow_reflection: bool,
+    landmarks: Landmarks | None,
     generator: torch.Generator,
     device: torch.device,
 ) -> Alignment:
     """Return the pose given as an alignment, or else the one that is found."""
     from inst_align.core.alignment import Alignment
     from inst_align.core.fit import PairConfig, fit_pose
+    from inst_align.core.landmarks import landmark_report
 
     if init is not None:
         report = {"pose_method": "given", "angle": init.angle, "mirrored": init.is_reflection}
+        if landmarks is not None:
+            report |= landmark_report(landmarks, init, init, ref.spacing)
         return Alignment(affine=init, transform=init, report=report)
     return fit_pose(
         ref,
         src,
         method=method,
         allow_reflection=allow_reflection,
+        landmarks=landmarks,
         config=PairConfig(),
         generator=generator,
         device=device,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from inst_align._anndata import Pair
     from inst_align.core.alignment import Alignment
+    from inst_align.core.landmarks import Landmarks
     from inst_align.core.section import Section
     from inst_align.core.transforms import Affine
 
@@ -43,6 +44,10 @@ class Resizing:
     def section(self, src: Section) -> Section:
         """Return the source in the reference's unit."""
         return src if self.factor == 1 else replace(src, xy=src.xy * self.factor)
+
+    def landmarks(self, landmarks: Landmarks) -> Landmarks:
+        """Return landmarks whose points in the source are in the reference's unit."""
+        return landmarks.mapped(lambda xy: xy, lambda xy: xy * self.factor)
 
     def pose(self, pose: Affine | None) -> Affine | None:
         """Return a pose of the source in its own unit as one of the source in the reference's unit."""
@@ -110,7 +115,11 @@ def resizing(
     if pose is not None:
         factor = pose.scale if abs(pose.scale - 1) > RIGID else 1.0
         check_units(
-            pair.ref, pair.src, factor=factor, settled=factor != 1, way_out="give `init` the factor between them"
+            pair.ref,
+            pair.src,
+            factor=factor,
+            settled=factor != 1,
+            way_out="give `init` the factor between them, or leave it out and pass `scale`",
         )
         return Resizing(factor=factor, report={"scale": factor, "scale_method": "pose"} if factor != 1 else {})
     if scale is None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import DTypeLike
 
+    from inst_align._pair import Pair
+
 NanPolicy = Literal["error", "drop-from-fit"]
 
 FEWEST_CELLS = 10
@@ -151,9 +153,9 @@ def check_area(xy: np.ndarray, key: str, name: Role) -> None:
     )
 
 
-def warn_of_few_cells(sizes: dict[Role, int]) -> bool:
+def warn_of_few_cells(pair: Pair) -> bool:
     """Warn, and return True, when a section has too few cells for more than a rigid map."""
-    few = {name: n for name, n in sizes.items() if n < FEW_CELLS}
+    few = {section.name: len(section) for section in (pair.ref, pair.src) if len(section) < FEW_CELLS}
     if few:
         found = " and ".join(f"the {name} has {n} cells" for name, n in few.items())
         warn_user(

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from inst_align._keys import SPATIAL_ALIGNED, SPATIAL_RIGID, UNS
+from inst_align._replace import replacing
 from inst_align.cli import _figures, _files
 from inst_align.cli._words import report_lines
 
@@ -30,11 +31,12 @@ def align(options: Namespace) -> None:
     _check_options(options)
     _files.check_inputs(inputs)
     _files.check_outputs(outputs, inputs, overwrite=options.overwrite)
+    landmarks = {} if options.landmarks is None else _files.read_landmarks(options.landmarks)
     ref, src = (_files.read_section(path, name) for name, path in inputs.items())
     if options.color is not None:
         _check_color(ref, src, options.color)
     key = options.key_added or (SPATIAL_RIGID if options.rigid_only else SPATIAL_ALIGNED)
-    _fit(ref, src, options, key)
+    _fit(ref, src, options, key, landmarks)
     _write(ref, src, outputs, options, key)
     if not options.quiet:
         print("\n".join(_summary(ref, src, outputs, options, key)))
@@ -50,6 +52,8 @@ def _check_options(options: Namespace) -> None:
         raise ValueError(f"`color={options.color!r}` is for the plot, and none was asked for; pass --plot as well.")
     if options.rigid_only and options.preset != "default":
         raise ValueError(f'`preset="{options.preset}"` is a non-rigid method; leave out --preset or --rigid-only.')
+    if options.rigid_only and options.init is not None:
+        raise ValueError(f"`init={options.init!r}` is where a non-rigid fit starts; leave out --init or --rigid-only.")
 
 
 def _check_color(ref: AnnData, src: AnnData, color: str) -> None:
@@ -59,7 +63,7 @@ def _check_color(ref: AnnData, src: AnnData, color: str) -> None:
     color_cells(ref, src, color, palette=None, cmap="viridis")
 
 
-def _fit(ref: AnnData, src: AnnData, options: Namespace, key: str) -> None:
+def _fit(ref: AnnData, src: AnnData, options: Namespace, key: str, landmarks: dict[str, Any]) -> None:
     import inst_align as ia
 
     common: dict[str, Any] = {
@@ -73,18 +77,21 @@ def _fit(ref: AnnData, src: AnnData, options: Namespace, key: str) -> None:
         "key_added": key,
         "rng": options.rng,
         "device": options.device,
+        **landmarks,
+        "landmark_weight": options.landmark_weight,
     }
     if options.rigid_only:
         ia.pp.rigid_align(ref, src, **common)
         return
     show = sys.stderr.isatty() and not options.quiet
-    ia.tl.align_pair(ref, src, preset=options.preset, field=not options.no_field, progress=show, **common)
+    more = {} if options.init is None else {"init": options.init}
+    ia.tl.align_pair(ref, src, preset=options.preset, field=not options.no_field, progress=show, **common, **more)
 
 
 def _write(ref: AnnData, src: AnnData, outputs: dict[str, Path], options: Namespace, key: str) -> None:
     """Write all outputs, and only then put them in place."""
     with ExitStack() as stack:
-        fresh = {name: stack.enter_context(_files.replacing(path)) for name, path in outputs.items()}
+        fresh = {name: stack.enter_context(replacing(path)) for name, path in outputs.items()}
         _files.write_section(src, fresh["out"])
         if "out_ref" in fresh:
             _files.write_section(ref, fresh["out_ref"])

@@ -1,18 +1,16 @@
-"""Sections and pictures on disk: what is to be read, and outputs that appear whole or not at all."""
+"""Sections and pictures on disk: what is to be read, and where outputs may go."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import warnings
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
+    import numpy as np
     from anndata import AnnData
 
 SECTION_SUFFIXES = (".h5ad", ".zarr")
@@ -102,6 +100,32 @@ def read_section(path: Path, name: str) -> AnnData:
         raise ValueError(f"`{name}`: {str(path)!r} cannot be read as AnnData ({error}).") from error
 
 
+def read_landmarks(path: Path) -> dict[str, np.ndarray]:
+    """Read pairs of points, arrays of shape ``(k, 2)`` by the name of the argument that they are for.
+
+    Raises
+    ------
+    KeyError, OSError, ValueError
+        The file is not there, is no table, or lacks a column.
+    """
+    import pandas as pd
+
+    _check_suffix("landmarks", path, (".csv",))
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"`landmarks`: there is no {str(path)!r}; check the path.") from None
+    except ValueError as error:
+        raise ValueError(f"`landmarks`: {str(path)!r} cannot be read as a table ({error}).") from error
+    columns = {f"landmarks_{section}": [f"x_{section}", f"y_{section}"] for section in ("ref", "src")}
+    missing = [name for names in columns.values() for name in names if name not in table]
+    if missing:
+        raise KeyError(
+            f"`landmarks`: {str(path)!r} has no column {', '.join(missing)}; its columns are {', '.join(table)}."
+        )
+    return {argument: table[names].to_numpy() for argument, names in columns.items()}
+
+
 def write_section(adata: AnnData, path: Path) -> None:
     """Write an AnnData by the suffix of the path."""
     if path.suffix == ".h5ad":
@@ -110,25 +134,3 @@ def write_section(adata: AnnData, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions of the format, which nobody at a shell can choose
         adata.write_zarr(path)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, in the same file system, whose contents take the place of ``path`` at the end.
-
-    When the block fails or is interrupted, ``path`` is as it was, and what was written is removed.
-    """
-    path = path.resolve()  # a link is to stay a link
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    old = scratch / "old"
-    try:
-        (scratch / "new").mkdir()
-        new = scratch / "new" / path.name
-        yield new
-        if path.is_dir():  # only files can be replaced in one go
-            path.replace(old)
-        new.replace(path)
-    finally:
-        if old.exists() and not path.exists():
-            old.replace(path)
-        shutil.rmtree(scratch, ignore_errors=True)

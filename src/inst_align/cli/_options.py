@@ -75,6 +75,20 @@ def _add_align_options(command: ArgumentParser) -> None:
     )
     method.add_argument("--rigid-only", action="store_true", help="find the rotation and the shift only")
     method.add_argument("--allow-reflection", action="store_true", help="allow the source to be a mirror image")
+    method.add_argument(
+        "--init",
+        metavar="KEY",
+        help="obsm key of the source that holds a rough alignment to start from (default: search)",
+    )
+    method.add_argument(
+        "--landmarks",
+        type=Path,
+        metavar="FILE",
+        help="points that belong together: a .csv with the columns x_ref, y_ref, x_src, y_src",
+    )
+    method.add_argument(
+        "--landmark-weight", type=float, default=1.0, metavar="W", help="how much they count (default: %(default)s)"
+    )
     data = command.add_argument_group("what to read and write")
     data.add_argument("--spatial-key", default=SPATIAL, metavar="KEY", help="obsm key of (x, y) (default: %(default)s)")
     data.add_argument("--layer", metavar="KEY", help="layer with the expression (default: X)")

@@ -38,6 +38,11 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         lines["Overlap"] = f"{report['pose_overlap']:.1%} of the smaller section"
     if "displacement_median" in report:
         lines |= _non_rigid(report)
+    if "landmark_error_median" in report:
+        lines["Landmarks"] = (
+            f"{len(report['landmark_error'])} pairs end {report['landmark_error_median']:.1f} neighbour distances apart "
+            f"at the median, {report['landmark_error_max']:.1f} at most"
+        )
     return [f"  {name + ':':<14}{text}" for name, text in lines.items()]
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from inst_align.core.acceptance import Halves, stays
 from inst_align.core.alignment import Alignment, Callback, Step
-from inst_align.core.export import user_displacement
+from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import joint_features
 from inst_align.core.icp import adaptive_icp
+from inst_align.core.landmarks import landmark_report
 from inst_align.core.polish import polish_pose
 from inst_align.core.pose import PoseConfig, search_pose
 from inst_align.core.quality import (
@@ -35,6 +36,8 @@ from inst_align.core.transforms import Affine, Compose
 
 if TYPE_CHECKING:
     import torch
+
+    from inst_align.core.landmarks import Landmarks
 
 PoseMethod = Literal["fft", "icp"]
 Accept = Literal["auto", "nonrigid", "rigid"]
@@ -150,6 +153,7 @@ def fit_pose(
     *,
     method: PoseMethod = "fft",
     allow_reflection: bool = False,
+    landmarks: Landmarks | None = None,
     config: PairConfig,
     generator: torch.Generator,
     device: torch.device,
@@ -165,6 +169,8 @@ def fit_pose(
         (:mod:`inst_align.core.icp`).
     allow_reflection
         Whether a mirrored pose may win.
+    landmarks
+        Points that belong together, in user units; for ``"fft"`` only.
     config, generator, device
         Constants of the features, randomness of their projection, and where they live.
     """
@@ -173,11 +179,15 @@ def fit_pose(
         with clock.stage("features"):
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
-            affine, report = find_pose(pair, method=method, allow_reflection=allow_reflection)
+            affine, report = find_pose(pair, method=method, allow_reflection=allow_reflection, landmarks=landmarks)
+    if landmarks is not None:
+        report |= landmark_report(landmarks, affine, affine, ref.spacing)
     return Alignment(affine=affine, transform=affine, report=report, seconds=clock.seconds)
 
 
-def find_pose(pair: Prepared, *, method: PoseMethod, allow_reflection: bool) -> tuple[Affine, dict[str, Any]]:
+def find_pose(
+    pair: Prepared, *, method: PoseMethod, allow_reflection: bool, landmarks: Landmarks | None = None
+) -> tuple[Affine, dict[str, Any]]:
     """Return the pose as a map from the source's to the reference's user frame, and what there is to say about it."""
     frame_ref = UnitFrame.of(pair.ref.xy)
     frame_src = UnitFrame.of(pair.src.xy, scale=frame_ref.scale)
@@ -187,16 +197,16 @@ def find_pose(pair: Prepared, *, method: PoseMethod, allow_reflection: bool) -> 
         icp = adaptive_icp(xy_ref, xy_src, *features, allow_reflection=allow_reflection)
         unit_matrix, found = icp.matrix, {"pose_score": icp.score, "pose_rmse": icp.rmse * frame_ref.scale}
     else:
-        result = search_pose(
-            xy_ref, xy_src, pair.features_ref, pair.features_src, PoseConfig(allow_reflection=allow_reflection)
-        )
+        features_of_both = pair.features_ref, pair.features_src
+        marks = landmarks and landmarks.mapped(frame_ref.to_unit, frame_src.to_unit)
+        result = search_pose(xy_ref, xy_src, *features_of_both, PoseConfig(allow_reflection=allow_reflection), marks)
         unit_matrix = result.best.matrix
         runner_up = result.runner_up.score if result.runner_up else -1.0
         found = {
             "pose_score": result.best.score,
             "pose_overlap": result.best.overlap,
             "pose_runner_up": runner_up,
-            "pose_ambiguous": result.best.score <= 0 or runner_up >= AMBIGUOUS * result.best.score,
+            "pose_ambiguous": (marks is None and result.best.score <= 0) or runner_up >= AMBIGUOUS * result.best.score,
             "pose_mirrored_score": result.mirrored.score,
             "pose_mirrored_better": result.mirrored.score > MIRRORED * max(result.best.score, 0.0),
         }
@@ -212,6 +222,7 @@ def fit_pair(
     init: Affine | None = None,
     allow_reflection: bool = False,
     accept: Accept = "auto",
+    landmarks: Landmarks | None = None,
     generator: torch.Generator,
     device: torch.device,
     callback: Callback | None = None,
@@ -230,6 +241,8 @@ def fit_pair(
         Whether a mirrored pose may win the search.
     accept
         ``"auto"``: bend the source if that pays on held-out genes. ``"nonrigid"``, ``"rigid"``: always, never.
+    landmarks
+        Points that belong together, in user units.
     generator, device
         Randomness, and where tensors live.
     callback
@@ -240,18 +253,27 @@ def fit_pair(
         with clock.stage("features"):
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
-            affine, report = given_or_found_pose(pair, init, method="fft", allow_reflection=allow_reflection)
+            affine, report = given_or_found_pose(
+                pair, init, method="fft", allow_reflection=allow_reflection, landmarks=landmarks
+            )
         frame = UnitFrame.of(pair.ref.xy)
         with clock.stage("trial"):
             affine, bends, verdict = _judge(
-                pair, affine, searched=init is None, accept=accept, config=config, generator=generator
+                pair,
+                affine,
+                searched=init is None,
+                # landmarks say where things belong: what they pull apart is not for genes to decide
+                accept="nonrigid" if accept == "auto" and landmarks is not None and landmarks.weight > 0 else accept,
+                config=config,
+                generator=generator,
             )
         xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
         features = pair.features_ref, pair.features_src
         found: Registration | None = None
         if bends:
             with clock.stage("registration"):
-                found = register(*xy, *features, config.registration, on_step=clock.step)
+                marks = landmarks and landmarks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
+                found = register(*xy, *features, config.registration, landmarks=marks, on_step=clock.step)
         else:
             clock.leave_out(config.registration.n_steps)
         if not bends and init is not None:  # a pose that was searched for has been polished already
@@ -274,8 +296,15 @@ def fit_pair(
             transform: Affine | Compose = affine
             if found is not None:
                 moves = in_turn(move, fitted.residual) if fitted else move
-                transform = Compose((affine, user_displacement(moves, found.grid, frame)))
+                unit = pair.ref.spacing
+                displacement, error = user_displacement(
+                    moves, found.grid, frame, cells=xy[1], tolerance=TOLERANCE * unit
+                )
+                transform = Compose((affine, displacement))
+                report["sampling_error"] = error / unit
             report |= verdict | map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            if landmarks is not None:
+                report |= landmark_report(landmarks, affine, transform, pair.ref.spacing)
     return Alignment(
         affine=affine,
         transform=transform,
@@ -365,11 +394,16 @@ def in_turn(*moves: Move) -> Move:
 
 
 def given_or_found_pose(
-    pair: Prepared, init: Affine | None, *, method: PoseMethod, allow_reflection: bool
+    pair: Prepared,
+    init: Affine | None,
+    *,
+    method: PoseMethod,
+    allow_reflection: bool,
+    landmarks: Landmarks | None = None,
 ) -> tuple[Affine, dict[str, Any]]:
     """Return the pose given, or else the one that is found, and what there is to say about it."""
     if init is None:
-        return find_pose(pair, method=method, allow_reflection=allow_reflection)
+        return find_pose(pair, method=method, allow_reflection=allow_reflection, landmarks=landmarks)
     return init, {"pose_method": "given", "angle": init.angle, "mirrored": init.is_reflection}
 
 

@@ -3,21 +3,28 @@
 No start is needed. Feature channels of both sections are drawn on a common raster; for every angle, masked normalised
 cross-correlation (Padfield, IEEE Trans. Image Process. 21(5), 2012) gives the score of every shift at once through the
 FFT; a power of the overlap keeps small accidental overlaps from winning. The best distinct poses are then refined on
-the cells themselves, against the reference's smoothed features, and the winner is polished on finer rasters.
+the cells themselves, against the reference's smoothed features, and the winner is polished on finer rasters. Landmarks,
+if there are any, are part of the score all the way: a pose pays for the pairs that it keeps apart
+(:mod:`inst_align.core.landmark_terms`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from inst_align.core.landmark_terms import PoseTerm
 from inst_align.core.ncc import masked_ncc
 from inst_align.core.polish import polish_pose
 from inst_align.core.raster import Grid, blur, sample, splat
 from inst_align.core.registration_config import RegistrationConfig
+
+if TYPE_CHECKING:
+    from inst_align.core.landmarks import Landmarks
 
 N_PIXELS = 64
 """Pixels along the side of the square that holds either section at any angle."""
@@ -64,6 +71,8 @@ class Candidate:
     shift: tuple[float, float]
     score: float
     overlap: float
+    missed: float = 0.0
+    """What the landmarks took off the score."""
 
     @property
     def matrix(self) -> np.ndarray:
@@ -84,7 +93,10 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class PoseResult:
-    """The winning pose, the best one that is distinctly different, and the best one of the other handedness."""
+    """The winning pose, the best one that is distinctly different, and the best one of the other handedness.
+
+    The winner's score is that of the features; the others' are less by what they fit the landmarks worse than it does.
+    """
 
     best: Candidate
     runner_up: Candidate | None
@@ -97,6 +109,7 @@ def search_pose(
     features_ref: torch.Tensor,
     features_src: torch.Tensor,
     config: PoseConfig,
+    landmarks: Landmarks | None = None,
 ) -> PoseResult:
     """Find the pose of the source over the reference.
 
@@ -108,21 +121,26 @@ def search_pose(
         Shared feature channels, shapes (n, k) and (m, k); the search uses the leading ones, the polish all.
     config
         What the search covers.
+    landmarks
+        Pairs of points that are to meet, in the frames of the coordinates.
     """
     radius = float(max(np.linalg.norm(xy_ref, axis=1).max(), np.linalg.norm(xy_src, axis=1).max()))
     grid = _square(radius, N_PIXELS)
     ref = _Image.of(grid, xy_ref, features_ref[:, :N_CHANNELS], BLUR)
     src = _Image.of(grid, xy_src, features_src[:, :N_CHANNELS], BLUR)
+    marks = None if landmarks is None else PoseTerm.of(landmarks, features_ref.device)
 
     found: list[Candidate] = []
     starts: list[Candidate] = []
     for mirror in (False, True):
         angles = 2 * math.pi / config.n_angles * np.arange(config.n_angles)
-        by_angle = [_best_shift(ref, src, float(angle), mirror=mirror) for angle in angles]
+        by_angle = [_best_shift(ref, src, float(angle), mirror=mirror, marks=marks) for angle in angles]
         starts += _distinct(by_angle, limit=N_CANDIDATES, distance=0.3 * radius)
         found += by_angle
-    refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], starts)
+    refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], starts, marks)
     result = _choose(refined, found, 0.3 * radius, config)
+    if marks is not None:  # the polish knows nothing of landmarks
+        return result
     # The scores of all poses stay those of one raster, so that they can be compared.
     return replace(result, best=_polished(result.best, xy_ref, xy_src, features_ref, features_src))
 
@@ -153,7 +171,12 @@ def _choose(refined: list[Candidate], found: list[Candidate], distance: float, c
     # of their own, at a turn that is too large for them to lie on the winner's slope.
     others = [c for c in refined if c.differs(best, distance)] + [c for c in found if c.turn(best) > 45]
     allowed = [c for c in others if config.allow_reflection or not c.mirror]
-    return PoseResult(best=best, runner_up=max(allowed, key=lambda c: c.score, default=None), mirrored=mirrored)
+    runner_up = max(allowed, key=lambda c: c.score, default=None)
+
+    def compared(candidate: Candidate) -> Candidate:
+        return replace(candidate, score=candidate.score + best.missed)
+
+    return PoseResult(best=compared(best), runner_up=runner_up and compared(runner_up), mirrored=compared(mirrored))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -184,15 +207,20 @@ class _Image:
         return replace(self, channels=channels, mask=mask)
 
 
-def _best_shift(ref: _Image, src: _Image, angle: float, *, mirror: bool) -> Candidate:
+def _best_shift(ref: _Image, src: _Image, angle: float, *, mirror: bool, marks: PoseTerm | None) -> Candidate:
     turned = src.turned(angle, mirror=mirror)
     ncc, overlap = masked_ncc(ref.channels, ref.mask, turned.channels, turned.mask)
     score = torch.where(overlap >= MIN_OVERLAP, ncc * overlap**OVERLAP_POWER, -1.0)
-    row, column = divmod(int(score.argmax()), score.shape[1])
     centre = ref.grid.height - 1
+    unshifted = Candidate(angle=angle, mirror=mirror, shift=(0.0, 0.0), score=0.0, overlap=0.0)
+    missed = torch.zeros_like(score)
+    if marks is not None:
+        steps = ref.grid.pixel * (torch.arange(len(score), device=score.device) - centre)
+        missed = marks.of_shifts(unshifted.matrix[:2, :2], steps)
+        score = score - missed
+    row, column = at = divmod(int(score.argmax()), score.shape[1])
     shift = ((column - centre) * ref.grid.pixel, (row - centre) * ref.grid.pixel)
-    found = float(score[row, column]), float(overlap[row, column])
-    return Candidate(angle=angle, mirror=mirror, shift=shift, score=found[0], overlap=found[1])
+    return replace(unshifted, shift=shift, score=float(score[at]), overlap=float(overlap[at]), missed=float(missed[at]))
 
 
 def _distinct(found: list[Candidate], *, limit: int, distance: float) -> list[Candidate]:
@@ -206,7 +234,9 @@ def _distinct(found: list[Candidate], *, limit: int, distance: float) -> list[Ca
     return kept
 
 
-def _refine(ref: _Image, xy_src: np.ndarray, features: torch.Tensor, candidates: list[Candidate]) -> list[Candidate]:
+def _refine(
+    ref: _Image, xy_src: np.ndarray, features: torch.Tensor, candidates: list[Candidate], marks: PoseTerm | None
+) -> list[Candidate]:
     """Move all candidates uphill together, on the score taken at the source's cells."""
     device = features.device
     stride = -(-len(xy_src) // MAX_CELLS)
@@ -219,16 +249,34 @@ def _refine(ref: _Image, xy_src: np.ndarray, features: torch.Tensor, candidates:
     shift = torch.tensor([c.shift for c in candidates], device=device, requires_grad=True)
     optimiser = torch.optim.Adam([{"params": [angle], "lr": 0.02}, {"params": [shift], "lr": 0.5 * ref.grid.pixel}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, REFINE_STEPS, eta_min=0.0)
+    sources = xy, values, area, sign
     for _ in range(REFINE_STEPS):
         optimiser.zero_grad()
-        score, _ = _score_at_cells(image, ref.grid, xy, values, area, sign, angle, shift)
-        (-score.sum()).backward()
+        score, _ = _score_at_cells(image, ref.grid, *sources, angle, shift)
+        (-(score - _missed(marks, sign, angle, shift)).sum()).backward()
         optimiser.step()
         schedule.step()
     with torch.no_grad():
-        score, overlap = _score_at_cells(image, ref.grid, xy, values, area, sign, angle, shift)
-    rows = zip(candidates, angle.tolist(), shift.tolist(), score.tolist(), overlap.tolist())
-    return [replace(c, angle=a % (2 * math.pi), shift=(t[0], t[1]), score=s, overlap=o) for c, a, t, s, o in rows]
+        score, overlap = _score_at_cells(image, ref.grid, *sources, angle, shift)
+        missed = _missed(marks, sign, angle, shift)
+    rows = zip(candidates, *(column.tolist() for column in (angle, shift, score - missed, overlap, missed)))
+    return [
+        replace(c, angle=a % (2 * math.pi), shift=(t[0], t[1]), score=s, overlap=o, missed=m)
+        for c, a, t, s, o, m in rows
+    ]
+
+
+def _rotations(angle: torch.Tensor) -> torch.Tensor:
+    """Matrices (p, 2, 2) of angles (p,)."""
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
+
+
+def _missed(marks: PoseTerm | None, sign: torch.Tensor, angle: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """What the landmarks take off the score of every pose, shape (p,)."""
+    if marks is None:
+        return torch.zeros_like(angle)
+    return marks.of_poses(_rotations(angle) * sign[:, None], shift)
 
 
 def _score_at_cells(
@@ -242,9 +290,7 @@ def _score_at_cells(
     shift: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Correlation times a power of the overlap, and the overlap, for every pose; shapes (p,). ``area`` is the source's."""
-    c, s = angle.cos(), angle.sin()
-    rotation = torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)  # (p, 2, 2)
-    moved = (xy[None] * sign[:, None]) @ rotation.transpose(1, 2) + shift[:, None]  # (p, m, 2)
+    moved = (xy[None] * sign[:, None]) @ _rotations(angle).transpose(1, 2) + shift[:, None]  # (p, m, 2)
     drawn = sample(image, grid, moved)  # (k + 1, p, m)
     weight = drawn[-1]
     fixed = drawn[:-1] / weight.clamp_min(1e-3)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.landmark_terms import Pull
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
 from inst_align.core.registration_config import Level, RegistrationConfig
 from inst_align.core.transforms import Displacement
@@ -25,6 +26,7 @@ from inst_align.core.velocity import ControlLattice, Flow, bending_energy, fade,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from inst_align.core.landmarks import Landmarks
     from inst_align.core.raster import Grid
 
 __all__ = ["Level", "Registration", "RegistrationConfig", "register"]
@@ -57,6 +59,7 @@ def register(
     features_src: torch.Tensor,
     config: RegistrationConfig,
     *,
+    landmarks: Landmarks | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Registration:
     """Find the non-rigid map that takes the posed source onto the reference.
@@ -69,6 +72,8 @@ def register(
         Shared features, shapes (n, k) and (m, k).
     config
         How.
+    landmarks
+        Pairs of points that are to meet, in the frame of the coordinates.
     on_step
         Called after every optimiser step.
     """
@@ -83,7 +88,10 @@ def register(
         control = lattice.fit(_resample(velocity, grid, new_grid))
         grid = new_grid
         ref, src = (Drawn.draw(grid, section, level.sigma) for section in cells)
-        problem = _Problem(grid, ref, src, fade(grid.points(device), both, config.margin), lattice, config)
+        pull = None
+        if landmarks is not None:
+            pull = Pull.of(landmarks, grid, control=level.control_spacing, spacing=cells[0].spacing, device=device)
+        problem = _Problem(grid, ref, src, fade(grid.points(device), both, config.margin), lattice, config, pull)
         velocity, level_terms = problem.solve(control, level, on_step)
         terms.append(level_terms)
 
@@ -116,8 +124,10 @@ class _Problem:
         window: torch.Tensor,
         lattice: ControlLattice,
         config: RegistrationConfig,
+        pull: Pull | None = None,
     ) -> None:
         self.grid, self.ref, self.src, self.window, self.lattice, self.config = grid, ref, src, window, lattice, config
+        self.pull = pull
         self.flow = Flow(grid, window.device)
         self.either = torch.maximum(ref.tissue, src.tissue)
 
@@ -129,18 +139,22 @@ class _Problem:
         """Return the data term of the level, as it stands before the first step."""
         velocity = self.velocity(control)
         points = (self.flow.at(self.flow.exp(sign * velocity)) for sign in (1, -1))
-        return Mismatch.begin(
+        mismatch = Mismatch.begin(
             self.ref, self.src, *points, escape_cost=self.config.escape_cost, sigma=sigma / self.grid.pixel
         )
+        self.pull = self.pull and self.pull.beside(mismatch.correlation)
+        return mismatch
 
     def cost(self, control: torch.Tensor, mismatch: Mismatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Data term and weighted smoothness term."""
+        """Data term, with the pull of the landmarks, and weighted smoothness term."""
         velocity = self.velocity(control)
         forward, backward = self.flow.exp(velocity), self.flow.exp(-velocity)
-        data = mismatch(self.flow.at(forward), self.flow.at(backward))
+        evidence = mismatch(self.flow.at(forward), self.flow.at(backward))
+        if self.pull is not None:
+            evidence = evidence + self.pull.cost(forward, backward)
         strain = [strain_energy(displacement, self.grid.pixel, self.either) for displacement in (forward, backward)]
         bending = bending_energy(velocity, self.grid.pixel, self.either)
-        return data, self.config.strain * (strain[0] + strain[1]) / 2 + self.config.bending * bending
+        return evidence, self.config.strain * (strain[0] + strain[1]) / 2 + self.config.bending * bending
 
     def solve(
         self, control: torch.Tensor, level: Level, on_step: Callable[[], None]

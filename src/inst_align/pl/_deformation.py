@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -11,12 +11,17 @@ from inst_align import _keys, get
 from inst_align.pl import _axes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
+    from numpy.typing import ArrayLike
 
-    from inst_align.core.transforms import Affine, Compose
+    from inst_align.core.transforms import Affine
     from inst_align.core.transforms.base import Transform
+
+    Bend = Callable[[np.ndarray], np.ndarray]
 
 LIMITS = (0.1, 2.0)
 """Least and greatest half-width of the colour scale (log2): 7 % of area should not look like a strong change, and the
@@ -29,8 +34,9 @@ FOLDED_COLOR = "black"
 
 
 def deformation(
-    adata_src: AnnData,
+    adata_src: AnnData | ArrayLike,
     *,
+    transform: Transform | None = None,
     key: str = _keys.SPATIAL_ALIGNED,
     spatial_key: str | None = None,
     n_lines: int = 20,
@@ -40,21 +46,25 @@ def deformation(
     invert_y: bool = False,
     title: str | None = None,
 ) -> Axes:
-    """Draw how the non-rigid part of an alignment bends and stretches the source.
+    """Draw how the non-rigid part of a map bends and stretches what it moves.
 
-    A regular grid is laid over the source after the global (affine) part of the map, that is, in the reference's
-    frame, and is drawn where the non-rigid part carries it. Colours show by how much the area around each cell of the
-    source grows or shrinks on the way; the global part's own scale does not count.
+    A regular grid is laid over the cells after the global (affine) part of the map, that is, in the frame that the map
+    leads to, and is drawn where the non-rigid part carries it. Colours show by how much the area around each cell
+    grows or shrinks on the way; the global part's own scale does not count.
 
     Parameters
     ----------
     adata_src
-        The section that was moved; it holds the recorded map.
+        The section that was moved, with the recorded map. With a ``transform`` also points in the frame that it starts
+        from, shape ``(n, 2)``, axis order (x, y).
+    transform
+        Any other map to draw: the inverse of a recorded one, say, over the cells of the reference. ``None`` takes the
+        recorded one.
     key
         Name under which the alignment was recorded (its ``key_added``).
     spatial_key
-        Key of ``obsm`` with the coordinates that were aligned, shape ``(n, 2)``, axis order (x, y); ``None`` takes the
-        recorded one.
+        Key of ``obsm`` with the coordinates to start from, shape ``(n, 2)``, axis order (x, y); ``None`` takes those that
+        were aligned, or ``"spatial"`` for a ``transform``.
     n_lines
         Number of grid squares along the longer side of the tissue.
     ax
@@ -70,20 +80,23 @@ def deformation(
 
     Returns
     -------
-    The Axes drawn into, in the reference's frame and units.
+    The Axes drawn into, in the frame and units that the map leads to: the reference's, for a recorded one.
 
     Raises
     ------
     KeyError
         When no map is recorded under ``key``, or the coordinates are not there.
+    TypeError
+        When points are given without a ``transform``, or ``transform`` is none.
     ValueError
         When the section was the reference, which did not move, or ``n_lines`` is not positive.
 
     Notes
     -----
     The change of area is the determinant of the map's Jacobian over that of its affine part, as a base-2 logarithm: +1
-    is twice the area, -1 half of it. The limits are symmetric and take in 99 % of the cells, up to 4 times the area. A cell where that ratio
-    is not positive lies in a fold and is drawn in black.
+    is twice the area, -1 half of it. The limits are symmetric and take in 99 % of the cells, up to 4 times the area. A
+    cell where that ratio is not positive lies in a fold and is drawn in black. The affine part of a composition is the
+    product of its affine parts; a displacement alone has none.
 
     Examples
     --------
@@ -97,17 +110,15 @@ def deformation(
     >>> ax = ia.pl.deformation(src, key="spatial_rigid", ax=Figure().subplots())
     >>> ax.get_title(loc="left")
     'Rigid: nothing is bent'
+    >>> back = ia.get.transform(src, "spatial_rigid").inverse()
+    >>> ax = ia.pl.deformation([[0, 0], [1, 0], [1, 1]], transform=back, ax=Figure().subplots())
     """
     if n_lines < 1:
         raise ValueError(f"`n_lines={n_lines}` is not a number of grid squares; give 1 or more.")
-    transform = get.transform(adata_src, key)
-    xy = _axes.coordinates(
-        adata_src, spatial_key or _recorded_spatial_key(adata_src, key), argument="spatial_key", name="source"
-    )
+    xy, transform = _start(adata_src, transform, key, spatial_key)
     xy = _axes.placed(xy)
     affine, bend = _split(transform)
-    start = affine(xy)
-    end = start if bend is None else bend(start)
+    start, end = affine(xy), transform(xy)
     if ax is None:
         ax = _axes.new_panels([_axes.aspect(end)], explained=bend is not None)[0]
     size = _axes.marker_size(ax, [end], coverage=3.5) if size is None else size
@@ -123,18 +134,42 @@ def deformation(
     return ax
 
 
-def _recorded_spatial_key(adata: AnnData, key: str) -> str:
-    return str(get.params(adata, key).get("spatial_key", _keys.SPATIAL))
+def _start(
+    data: AnnData | ArrayLike, transform: Transform | None, key: str, spatial_key: str | None
+) -> tuple[np.ndarray, Transform]:
+    """Return the points to draw, before they are moved, and the map."""
+    if transform is not None and not (callable(transform) and hasattr(transform, "jacobian")):
+        raise TypeError(
+            f"`transform` is a {type(transform).__name__}, which is no map: pass one of `ia.transforms`, or what "
+            f"`ia.get.transform` returns."
+        )
+    if hasattr(data, "obsm"):
+        adata = cast("AnnData", data)
+        if transform is None:
+            transform = get.transform(adata, key)
+            spatial_key = spatial_key or str(get.params(adata, key).get("spatial_key", _keys.SPATIAL))
+        at = _axes.coordinates(adata, spatial_key or _keys.SPATIAL, argument="spatial_key", name="source")
+        return at, transform
+    if transform is None:
+        raise TypeError(
+            f"`adata_src` is a {type(data).__name__}, which holds no map: pass an AnnData, or give a `transform` as well."
+        )
+    from inst_align.core.transforms.base import as_points
+
+    return as_points(cast("ArrayLike", data)), transform
 
 
-def _split(transform: Affine | Compose) -> tuple[Transform, Transform | None]:
-    """Return the global part of a recorded map and, if there is one, the non-rigid part that follows it."""
-    from inst_align.core.transforms import Compose
+def _split(transform: Transform) -> tuple[Affine, Bend | None]:
+    """Return the global part of a map and, if there is one, the non-rigid part that follows it."""
+    from inst_align.core.transforms import Affine, Compose
 
-    if not isinstance(transform, Compose):
-        return transform, None
-    affine, *rest = transform.parts
-    return affine, Compose(tuple(rest)) if rest else None
+    affine, parts = Affine(np.eye(3)), transform.parts if isinstance(transform, Compose) else (transform,)
+    for part in parts:
+        affine = part @ affine if isinstance(part, Affine) else affine
+    if all(isinstance(part, Affine) for part in parts):
+        return affine, None
+    back = affine.inverse()
+    return affine, lambda xy: transform(back(xy))
 
 
 def _cells(ax: Axes, xy: np.ndarray, color: str | np.ndarray, size: float, **style: Any) -> PathCollection:
@@ -160,7 +195,7 @@ def _area_change(ax: Axes, xy: np.ndarray, ratio: np.ndarray, *, size: float, cm
         _axes.outside_legend(ax, [_axes.key_entry("folded", FOLDED_COLOR)], low=True)
 
 
-def _grid(ax: Axes, xy: np.ndarray, bend: Transform | None, n_lines: int) -> None:
+def _grid(ax: Axes, xy: np.ndarray, bend: Bend | None, n_lines: int) -> None:
     """Draw the lines of a regular grid over ``xy``, where there is tissue, after ``bend`` has moved them."""
     from matplotlib.collections import LineCollection
 

@@ -9,6 +9,7 @@ from inst_align._anndata import check_key_added, read_pair
 from inst_align._calls import finish, fit_rigidly, identity_of, warn_about_overlap, warn_about_pose
 from inst_align._checks import check_copy, warn_of_pieces
 from inst_align._device import resolve_device
+from inst_align._landmarks import read_landmarks, recorded_landmarks, warn_about_landmarks
 from inst_align._random import numpy_generator, torch_generator
 from inst_align._scale import resizing
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from inst_align._checks import NanPolicy, Scale
+    from inst_align._landmarks import Points
     from inst_align._random import RNGLike, SeedLike
 
 
@@ -24,6 +26,9 @@ def rigid_align(
     adata_ref: AnnData,
     adata_src: AnnData,
     *,
+    landmarks_ref: Points | None = None,
+    landmarks_src: Points | None = None,
+    landmark_weight: float = 1.0,
     spatial_key: str = _keys.SPATIAL,
     use_rep: str | None = None,
     layer: str | None = None,
@@ -49,6 +54,13 @@ def rigid_align(
         The reference, which stays where it is.
     adata_src
         The source, which moves.
+    landmarks_ref, landmarks_src
+        Points that belong together, row by row, each in the frame and units of its own section's ``spatial_key``:
+        shape ``(k, 2)``, or a DataFrame with x and y, or a GeoDataFrame of points, as the shapes of SpatialData are. A
+        pose pays for the pairs that it keeps apart, so that few points settle what the expression leaves open, and one
+        wrong point does not decide. One pair is enough to help.
+    landmark_weight
+        What missing all pairs costs, when 1 is the score of a perfect match of the expression.
     spatial_key
         Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections
         unless ``scale`` says otherwise.
@@ -93,14 +105,17 @@ def rigid_align(
     ------
     KeyError
         If a key is missing.
+    TypeError
+        If landmarks are not points.
     ValueError
-        If coordinates or expression cannot be used; nothing is written then.
+        If coordinates, expression or landmarks cannot be used, or landmarks are given to ``"icp"``; nothing is written
+        then.
 
     Warns
     -----
     UserWarning
         If a distinctly different pose, or a mirror image, explains the sections as well or better, if the sections hardly
-        overlap, if one is in pieces that lie apart, or if cells are left out of the fit.
+        overlap, if one is in pieces that lie apart, if cells are left out of the fit, or if landmarks end far apart.
 
     Examples
     --------
@@ -126,6 +141,9 @@ def rigid_align(
     )
     if method not in ("fft", "icp"):
         raise ValueError(f'`method={method!r}` is not known; pass "fft" or "icp".')
+    landmarks = read_landmarks(landmarks_ref, landmarks_src, landmark_weight, pair, allow_reflection=allow_reflection)
+    if landmarks is not None and method == "icp":
+        raise ValueError('`landmarks_ref` does not go with `method="icp"`, which knows no landmarks; pass "fft".')
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
     chosen = resolve_device(device)
     generator = numpy_generator(rng)
@@ -140,6 +158,7 @@ def rigid_align(
         init=same,
         method=method,
         allow_reflection=allow_reflection,
+        landmarks=landmarks and resized.landmarks(landmarks),
         generator=fit_generator,
         device=chosen,
     )
@@ -148,6 +167,7 @@ def rigid_align(
         result.report["pose_method"] = "identical"
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_overlap(pair, result)
+    warn_about_landmarks(result.report, rigid_in=pair)
     return finish(
         adata_ref,
         adata_src,
@@ -165,4 +185,5 @@ def rigid_align(
         scale=scale,
         allow_reflection=allow_reflection,
         method=method,
+        **recorded_landmarks(landmarks),
     )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from inst_align import _keys
-from inst_align._anndata import check_key_added, read_pair, recorded_pose
+from inst_align._anndata import check_key_added, read_pair
 from inst_align._calls import (
     finish,
     fit_rigidly,
-    identity_of,
     progress_bar,
     warn_about_map,
     warn_about_overlap,
@@ -20,25 +18,27 @@ from inst_align._calls import (
 )
 from inst_align._checks import check_copy, warn_of_few_cells, warn_of_negative
 from inst_align._device import resolve_device
+from inst_align._landmarks import read_landmarks, recorded_landmarks, warn_about_landmarks
 from inst_align._random import numpy_generator, torch_generator
 from inst_align._scale import resizing
+from inst_align.tl._init import read_init
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     import torch
     from anndata import AnnData
+    from numpy.typing import ArrayLike
 
     from inst_align._anndata import Pair
     from inst_align._checks import NanPolicy, Scale
+    from inst_align._landmarks import Points
     from inst_align._random import RNGLike, SeedLike
     from inst_align.core.alignment import Alignment
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.fit import Accept, PairConfig
+    from inst_align.core.landmarks import Landmarks
     from inst_align.core.paper_config import PaperConfig
-    from inst_align.core.transforms import Affine
-
-logger = logging.getLogger("inst_align")
+    from inst_align.tl._init import HasMatrix
 
 
 def align_pair(
@@ -46,7 +46,10 @@ def align_pair(
     adata_src: AnnData,
     *,
     preset: Literal["default", "paper"] = "default",
-    init: Literal["auto", "search"] | np.ndarray | Affine = "auto",
+    init: str | ArrayLike | HasMatrix = "auto",
+    landmarks_ref: Points | None = None,
+    landmarks_src: Points | None = None,
+    landmark_weight: float = 1.0,
     spatial_key: str = _keys.SPATIAL,
     use_rep: str | None = None,
     layer: str | None = None,
@@ -80,8 +83,17 @@ def align_pair(
         ``"default"``, the most accurate that we can measure, or ``"paper"``, for comparison.
     init
         ``"auto"`` takes the pose that :func:`inst_align.pp.rigid_align` recorded, if the coordinates are still the
-        same, and else searches; ``"search"`` always searches; or a pose of one's own, source to reference, as a
-        homogeneous ``(3, 3)`` matrix or :class:`inst_align.transforms.Affine`.
+        same and no landmarks are given, and else searches; ``"search"`` always searches. Or a pose of one's own, source
+        to reference: a homogeneous ``(3, 3)`` matrix, an :class:`inst_align.transforms.Affine` or anything else with a
+        ``matrix``, which is used as it is; or a key in ``obsm`` of the source with coordinates in the reference's frame,
+        from another tool, say, of which the rotation and the shift are used.
+    landmarks_ref, landmarks_src
+        Points that belong together, row by row, each in the frame and units of its own section's ``spatial_key``:
+        shape ``(k, 2)``, or a DataFrame with x and y, or a GeoDataFrame of points, as the shapes of SpatialData are. They
+        take part in the search for the pose, from one pair on, and pull on the non-rigid map.
+    landmark_weight
+        How much they count. 1 suits points marked to about one neighbour distance: they lead where the expression says
+        little and give way to it within that distance. 0 leaves them out of the fit, but not of the report.
     spatial_key
         Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections
         unless ``scale`` says otherwise.
@@ -100,11 +112,12 @@ def align_pair(
         ``"estimate"`` finds it, to some per cent, as the factor at which the expression agrees best. ``None``: both are
         in one unit, and an error if that cannot be.
     allow_reflection
-        Whether the search for the pose may return a mirror image.
+        Whether the pose may be a mirror image.
     accept
-        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, and else keeps the pose, finely
-        adjusted; the verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"`` decide beforehand. The
-        paper's preset always bends.
+        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, and else keeps the pose; where
+        the sections lie on each other as they are stored, not even that moves. With landmarks it always bends. The
+        verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"`` decide beforehand. The paper's preset
+        always bends.
     field
         Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. Without it the call
         takes a fraction of the time. The paper's preset cannot do without.
@@ -136,16 +149,18 @@ def align_pair(
     KeyError
         If a key is missing.
     TypeError
-        If ``config`` is not that of the preset.
+        If ``config`` is not that of the preset, ``init`` is a transform without a matrix, or landmarks are not points.
     ValueError
-        If coordinates or expression cannot be used; nothing is written then.
+        If coordinates, expression, ``init`` or landmarks cannot be used, or landmarks are given to the paper's preset;
+        nothing is written then.
 
     Warns
     -----
     UserWarning
         If the pose is ambiguous, a mirror image fits better, the sections hardly overlap, the map folds, or it explains
         the expression no better than the pose alone; if a section has fewer than 50 cells, so that the map is only
-        rigid; and if cells are left out of the fit.
+        rigid; if cells are left out of the fit; if landmarks end far apart, or the coordinates that ``init`` names were
+        not moved rigidly.
 
     Examples
     --------
@@ -164,6 +179,9 @@ def align_pair(
         adata_src,
         preset=preset,
         init=init,
+        landmarks_ref=landmarks_ref,
+        landmarks_src=landmarks_src,
+        landmark_weight=landmark_weight,
         spatial_key=spatial_key,
         use_rep=use_rep,
         layer=layer,
@@ -190,7 +208,10 @@ def fit_sections(
     adata_src: AnnData,
     *,
     preset: Literal["default", "paper"] = "default",
-    init: Literal["auto", "search"] | np.ndarray | Affine = "auto",
+    init: str | ArrayLike | HasMatrix = "auto",
+    landmarks_ref: Points | None = None,
+    landmarks_src: Points | None = None,
+    landmark_weight: float = 1.0,
     spatial_key: str = _keys.SPATIAL,
     use_rep: str | None = None,
     layer: str | None = None,
@@ -221,33 +242,38 @@ def fit_sections(
     config = _config(preset, config, field=field)
     _check_accept(accept, preset)
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
-    pose = _initial_pose(init, adata_src, pair, scale)
-    recorded = pose is not None and isinstance(init, str)
+    landmarks = read_landmarks(landmarks_ref, landmarks_src, landmark_weight, pair, allow_reflection=allow_reflection)
+    if landmarks is not None and preset == "paper":
+        raise ValueError('`landmarks_ref` does not go with `preset="paper"`, which knows no landmarks; leave them out.')
+    marked = landmarks is not None and landmarks.weight > 0
     chosen = resolve_device(device)
     generator = numpy_generator(rng)
+    fit_generator = torch_generator(generator)
+    start = read_init(init, adata_src, pair, allow_reflection=allow_reflection, searched=marked, scale=scale)
+    settled = start.pose is not None and isinstance(init, str)  # then the pose has the factor in it
+    resized = resizing(pair, None if settled else scale, start.pose, rng=generator, device=chosen)
     arguments: dict[str, Any] = {
+        "init": resized.pose(start.pose),
         "allow_reflection": allow_reflection,
-        "generator": torch_generator(generator),
+        "generator": fit_generator,
         "device": chosen,
     }
-    resized = resizing(pair, None if recorded else scale, pose, rng=generator, device=chosen)
     sections = pair.ref, resized.section(pair.src)
-    same = identity_of(pair) if pose is None and resized.factor == 1 else None
-    arguments["init"] = same if pose is None else resized.pose(pose)
-    if warn_of_few_cells({"reference": len(pair.ref), "source": len(pair.src)}):
-        result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", **arguments)
+    marks = landmarks and resized.landmarks(landmarks)
+    if warn_of_few_cells(pair):
+        result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", landmarks=marks, **arguments)
         result.report["verdict"] = "untested"
     else:
         if field:
             warn_of_negative(pair)
         with progress_bar(show=progress) as callback:
-            result = _fit(preset, accept)(*sections, **arguments, config=config, callback=callback)
+            result = _fit(preset, accept, marks)(*sections, **arguments, config=config, callback=callback)
     result = resized.result(result)
-    if recorded or same is not None:
-        result.report["pose_method"] = "recorded" if recorded else "identical"
+    result.report.update(start.report)
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_overlap(pair, result)
     warn_about_map(result.report)
+    warn_about_landmarks(result.report)
     params = {
         "preset": preset,
         "init": init if isinstance(init, str) else "given",
@@ -261,6 +287,7 @@ def fit_sections(
         "field": field,
         "config": config,
         "device": str(chosen),
+        **recorded_landmarks(landmarks),
     }
     return pair, result, params
 
@@ -284,7 +311,7 @@ def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool
     return replace(config, field=None)
 
 
-def _fit(preset: str, accept: Literal["auto", "nonrigid", "rigid"]) -> Callable[..., Alignment]:
+def _fit(preset: str, accept: Accept, landmarks: Landmarks | None) -> Callable[..., Alignment]:
     """Return the fit of a preset, loaded only now."""
     if preset == "paper":
         from inst_align.core.fit_paper import fit_pair_paper
@@ -292,7 +319,7 @@ def _fit(preset: str, accept: Literal["auto", "nonrigid", "rigid"]) -> Callable[
         return fit_pair_paper
     from inst_align.core.fit import fit_pair
 
-    return partial(fit_pair, accept=accept)
+    return partial(fit_pair, accept=accept, landmarks=landmarks)
 
 
 def _check_accept(accept: str, preset: str) -> None:
@@ -300,23 +327,3 @@ def _check_accept(accept: str, preset: str) -> None:
         raise ValueError(f'`accept={accept!r}` is not known; pass "auto", "nonrigid" or "rigid".')
     if preset == "paper" and accept == "rigid":
         raise ValueError('`accept="rigid"` does not go with `preset="paper"`, which always bends; use rigid_align.')
-
-
-def _initial_pose(init: Any, adata_src: AnnData, pair: Pair, scale: Scale) -> Affine | None:
-    """Return the pose to start from, or ``None`` to search for one."""
-    from inst_align.core.transforms import Affine
-
-    if isinstance(init, Affine):
-        return init
-    if isinstance(init, str):
-        if init not in ("auto", "search"):
-            raise ValueError(f'`init={init!r}` is not known; pass "auto", "search", a (3, 3) matrix or an Affine.')
-        recorded = recorded_pose(adata_src, pair, scale=scale) if init == "auto" else None
-        if isinstance(recorded, Affine):
-            logger.info('starting from the pose recorded by rigid_align; pass `init="search"` to search again')
-            return recorded
-        return None
-    try:
-        return Affine(init)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`init` is no pose from source to reference: {error}") from error

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inst_align import _keys
-from inst_align._anndata import Cells, check_key_added, coordinates_of, write_embedding
+from inst_align._anndata import Cells, check_key_added, write_embedding
 from inst_align._calls import finish
 from inst_align._checks import FEW_CELLS, check_anndata, check_copy, coordinates
+from inst_align._coordinates import coordinates_of
 from inst_align._record import read_record
 from inst_align.tl._align_pair import fit_sections
 

@@ -1,0 +1,64 @@
+"""Points that belong together, marked by hand. No torch here: what they cost a fit is in ``landmark_terms``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inst_align.core.transforms import Affine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inst_align.core.transforms import Transform
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Landmarks:
+    """Points of the reference and where the same spots of tissue are in the source, row by row.
+
+    Parameters
+    ----------
+    ref, src
+        Shapes (k, 2), each in its own section's frame.
+    weight
+        How much they count; 1 is meant for marks that are right to about one neighbour distance.
+    """
+
+    ref: np.ndarray
+    src: np.ndarray
+    weight: float = 1.0
+
+    def mapped(self, ref: Callable[[np.ndarray], np.ndarray], src: Callable[[np.ndarray], np.ndarray]) -> Landmarks:
+        """Return the same pairs in other frames."""
+        return replace(self, ref=ref(self.ref), src=src(self.src))
+
+    def distances(self, transform: Transform) -> np.ndarray:
+        """Distance, shape (k,), from each reference's point to where the source's is put."""
+        return np.linalg.norm(transform(self.src) - self.ref, axis=1)
+
+
+def rigid_fit(src: np.ndarray, ref: np.ndarray, *, mirror: bool = False) -> Affine:
+    """Return the rigid map from ``src`` to ``ref``, both (k, 2) with paired rows, of least squared error.
+
+    In the plane the best angle has a closed form. ``mirror`` makes it a reflection.
+    """
+    center_ref, center_src = ref.mean(axis=0), src.mean(axis=0)
+    flip = np.array([-1.0 if mirror else 1.0, 1.0])
+    product = ((src - center_src) * flip).T @ (ref - center_ref)
+    angle = float(np.arctan2(product[0, 1] - product[1, 0], product[0, 0] + product[1, 1]))
+    turn = Affine.from_rigid(angle, (0.0, 0.0), mirror=mirror)
+    return Affine.from_rigid(angle, center_ref - turn(center_src[None])[0], mirror=mirror)
+
+
+def landmark_report(landmarks: Landmarks, affine: Transform, transform: Transform, spacing: float) -> dict[str, Any]:
+    """How far apart the pairs end, after the rigid and after the whole map, in median neighbour distances."""
+    rigid, moved = (landmarks.distances(each) / spacing for each in (affine, transform))
+    return {
+        "landmark_error": moved,
+        "landmark_error_median": float(np.median(moved)),
+        "landmark_error_max": float(moved.max()),
+        "landmark_error_rigid_median": float(np.median(rigid)),
+    }
