@@ -130,3 +130,34 @@ def test_the_estimate_is_recorded(in_pixels: tuple[AnnData, AnnData], monkeypatc
     report = ia.get.report(src, "spatial_rigid")
     assert (report["scale"], report["scale_method"]) == (0.21, "estimated")
     assert ia.get.params(src, "spatial_rigid")["scale"] == "estimate"
+
+
+@pytest.mark.parametrize("scale", [0.2125, "estimate"])
+def test_a_start_from_other_coordinates_takes_the_factor(
+    in_pixels: tuple[AnnData, AnnData], tiny: PairConfig, true_pose: np.ndarray, scale: Any
+) -> None:
+    ref, src = in_pixels
+    src.obsm["by_hand"] = ia.transforms.Affine(true_pose)(src.obsm["spatial"] * 0.2125)
+    affine = ia.get.transform(run(ref, src, tiny, init="by_hand", scale=scale)).parts[0]
+    np.testing.assert_allclose(affine.matrix, true_pose @ np.diag([0.2125, 0.2125, 1.0]), rtol=1e-6)
+    src.obsm["by_hand"][7] = np.nan
+    with pytest.raises(ValueError, match=r"`obsm\['by_hand'\]` of the source is NaN or infinite in 1 of 500 cells"):
+        run(ref, src, tiny, init="by_hand", scale=scale)
+
+
+@pytest.mark.usefixtures("coarse_search")
+def test_landmarks_of_the_source_are_in_its_own_unit(
+    pair: tuple[AnnData, AnnData], toy: tuple[AnnData, AnnData], tiny: PairConfig
+) -> None:
+    ref, src = pair
+    some = slice(0, 500, 60)
+    marks = {"landmarks_ref": src.obsm["spatial_true"][some], "landmarks_src": src.obsm["spatial"][some]}
+    wanted = run(ref, src, tiny, **marks)
+    ref, src = toy[0].copy(), toy[1].copy()
+    src.obsm["spatial"] = src.obsm["spatial"] * PIXELS
+    marks["landmarks_src"] = marks["landmarks_src"] * PIXELS
+    found = run(ref, src, tiny, scale=0.2125, **marks)
+    np.testing.assert_allclose(found.obsm["spatial_aligned"], wanted.obsm["spatial_aligned"], atol=1e-3)
+    errors = [ia.get.report(each)["landmark_error"] for each in (found, wanted)]
+    np.testing.assert_allclose(*errors, atol=1e-4)
+    np.testing.assert_array_equal(ia.get.params(found)["landmarks_src"], marks["landmarks_src"])
