@@ -142,27 +142,40 @@ def _read(src: AnnData) -> Outcome:
     )
 
 
-def ablation(preset: str, setting: str, value: Any) -> Method:
-    """Return a preset with one constant changed.
+def ablation(preset: str, changes: dict[str, Any], **arguments: Any) -> Method:
+    """Return a preset with some constants changed.
 
     Parameters
     ----------
     preset
         "default" or "paper".
-    setting
-        Name of the constant, with dots where one lies within another.
-    value
-        What it is set to; a function is given what it was.
+    changes
+        What constants are set to, by name, with dots where one lies within another; a function is given what it was.
+    arguments
+        Of :func:`inst_align.tl.align_pair`.
     """
 
     def method(ref: AnnData, src: AnnData, options: Options) -> Outcome:
         from inst_align.core.fit import PairConfig
         from inst_align.core.paper_config import PaperConfig
 
-        config = changed(PairConfig() if preset == "default" else PaperConfig(), setting.split("."), value)
-        return _align(ref, src, options, preset=preset, config=config)
+        config = PairConfig() if preset == "default" else PaperConfig()
+        for setting, value in changes.items():
+            config = changed(config, setting.split("."), value)
+        return _align(ref, src, options, preset=preset, config=config, **arguments)
 
     return method
+
+
+def registration(name: str, value: Any) -> Method:
+    """Return the default up to and without the field, with one constant of its registration changed."""
+    return ablation("default", {f"registration.{name}": value}, field=False)
+
+
+def smoothness(factor: float) -> Method:
+    """Return the default up to and without the field, with both terms that keep the map smooth scaled."""
+    scaled = {f"registration.{name}": lambda weight: factor * weight for name in ("strain", "bending")}
+    return ablation("default", scaled, field=False)
 
 
 def changed(config: Any, path: list[str], value: Any) -> Any:
@@ -176,18 +189,22 @@ def changed(config: Any, path: list[str], value: Any) -> Any:
 
 ABLATIONS: dict[str, Method] = {
     # the paper's own (its table 3)
-    "paper-no-phase1": ablation("paper", "phase1_epochs", 0),
-    "paper-no-phase2": ablation("paper", "phase2_epochs", 0),
-    "paper-no-jacobian": ablation("paper", "lambda_jacobian", 0.0),
-    # the default with one part left out; default-nofield and rigid are two more
-    "default-no-averaging": ablation("default", "n_neighbors", 1),
-    "default-no-strain": ablation("default", "registration.strain", 0.0),
-    "default-no-bending": ablation("default", "registration.bending", 0.0),
-    "default-no-escape": ablation("default", "registration.escape_cost", 0.0),
-    "default-no-coarse": ablation("default", "registration.levels", lambda levels: levels[-1:]),
-    "default-no-fine": ablation("default", "registration.levels", lambda levels: levels[:-1]),
-    "default-no-residual": ablation("default", "field.joint_steps", 0),
-    "default-no-genes": ablation("default", "field.reconstruction", 0.0),
+    "paper-no-phase1": ablation("paper", {"phase1_epochs": 0}),
+    "paper-no-phase2": ablation("paper", {"phase2_epochs": 0}),
+    "paper-no-jacobian": ablation("paper", {"lambda_jacobian": 0.0}),
+    # the default with one part left out or changed; to be compared with default-nofield ...
+    "nofield-no-averaging": ablation("default", {"n_neighbors": 1}, field=False),
+    "nofield-no-trial": ablation("default", {}, field=False, accept="nonrigid"),
+    "nofield-no-strain": registration("strain", 0.0),
+    "nofield-no-bending": registration("bending", 0.0),
+    "nofield-no-escape": registration("escape_cost", 0.0),
+    "nofield-no-coarse": registration("levels", lambda levels: levels[-1:]),
+    "nofield-no-fine": registration("levels", lambda levels: levels[:-1]),
+    "nofield-rougher": smoothness(0.3),
+    "nofield-smoother": smoothness(4.0),
+    # ... and with default
+    "default-no-residual": ablation("default", {"field.joint_steps": 0}),
+    "default-no-genes": ablation("default", {"field.reconstruction": 0.0}),
 }
 METHODS: dict[str, Method] = {
     "raw": raw,

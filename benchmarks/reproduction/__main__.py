@@ -72,7 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
             sys.exit(f"None of the paper's pairs is below {options.data}.")
         ablated = [pair for pair in pairs if pair.name == ABLATED]
         extras = Extras(embedding=True)
-        of_default, of_paper = ([name for name in ABLATIONS if name.startswith(p)] for p in ("default", "paper"))
+        of_default, of_paper = (
+            [name for name in ABLATIONS if name.startswith(prefixes)] for prefixes in (("default", "nofield"), "paper")
+        )
         again = {"redo": options.redo}
         fill(results, pairs, options.methods, options.seeds, extras, **again)
         if options.ablations:
