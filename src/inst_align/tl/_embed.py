@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from inst_align import _keys
-from inst_align._anndata import check_key_added, write_embedding
+from inst_align._anndata import Cells, check_key_added, write_embedding
 from inst_align._calls import finish
-from inst_align._checks import check_anndata, coordinates
+from inst_align._checks import FEW_CELLS, check_anndata, check_copy, coordinates
 from inst_align._coordinates import coordinates_of
 from inst_align._record import read_record
 from inst_align.tl._align_pair import fit_sections
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from anndata import AnnData
 
     from inst_align._random import RNGLike, SeedLike
     from inst_align.core.canonical import What
+    from inst_align.core.transforms import Affine, Compose
 
 logger = logging.getLogger("inst_align")
 
@@ -87,15 +89,17 @@ def canonical_embed(
 
     check_anndata(adata_ref, "adata_ref")
     check_anndata(adata_src, "adata_src")
+    check_copy(adata_ref, adata_src, copy=copy)
     if copy:
         adata_ref, adata_src = adata_ref.copy(), adata_src.copy()
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
     record = _recorded(adata_src, alignment_key)
     if record is not None:
-        xy_ref = coordinates(adata_ref, spatial_key, "reference")
-        xy_src = coordinates(adata_src, spatial_key, "source")
+        policy = record["params"].get("nan_policy", "error")
+        xy_ref = coordinates(adata_ref, spatial_key, "reference", nan_policy=policy)
+        xy_src = coordinates(adata_src, spatial_key, "source", nan_policy=policy)
         _check_same_sections(record, xy_ref, xy_src, alignment_key)
-        z_ref, z_src, what = _evaluate(record["field"], xy_ref, from_dict(record["transform"])(xy_src))
+        z_ref, z_src, what = _evaluate(record["field"], xy_ref, _placed(xy_src, from_dict(record["transform"])))
     else:
         logger.info("no alignment on record under %r: aligning the pair first", alignment_key)
         pair, result, params = fit_sections(
@@ -107,8 +111,13 @@ def canonical_embed(
             device=device,
             progress=progress,
         )
-        assert result.field is not None  # the default preset fits one
-        z_ref, z_src, what = _evaluate(result.field, pair.ref.xy, result.transform(pair.src.xy))
+        if result.field is None:
+            raise ValueError(
+                f"`adata_ref` and `adata_src` have {len(pair.ref)} and {len(pair.src)} cells to fit, too few for the "
+                f"field that an embedding is read from; pass larger sections."
+            )
+        xy_ref, xy_src = (cells.xy for cells in pair.cells)
+        z_ref, z_src, what = _evaluate(result.field, xy_ref, _placed(xy_src, result.transform))
         keys = {"key_added": alignment_key, "spatial_key": spatial_key}
         finish(adata_ref, adata_src, pair, result, **keys, copy=False, rng=rng, **params)
     write_embedding(
@@ -134,7 +143,8 @@ def _recorded(adata: AnnData, key: str) -> dict[str, Any] | None:
         )
     if "field" not in record:
         raise ValueError(
-            f"`alignment_key={key!r}`: this alignment has no field; run `ia.tl.align_pair` again with `field=True`."
+            f"`alignment_key={key!r}`: this alignment has no field; run `ia.tl.align_pair` again with `field=True`, on "
+            f"sections of at least {FEW_CELLS} cells."
         )
     return record
 
@@ -148,10 +158,25 @@ def _check_same_sections(record: dict[str, Any], xy_ref: np.ndarray, xy_src: np.
         )
 
 
+def _placed(xy: np.ndarray, transform: Affine | Compose) -> np.ndarray:
+    """Return where a map takes cells, shape ``(n, 2)``; NaN where a cell has no place."""
+    return Cells(xy=xy, fitted=np.isfinite(xy[:, 0])).moved_by(transform)
+
+
 def _evaluate(packed: dict[str, Any], xy_ref: np.ndarray, xy_aligned: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return the embedding of both sections, and what of the field it is."""
+    """Return the embedding of both sections, NaN where a cell has no place, and what of the field it is."""
     from inst_align.core.canonical import CanonicalField
 
     field = CanonicalField.unpack(packed)
     what: What = "latent" if field.features is None else "features"
-    return field.predict(xy_ref, what), field.predict(xy_aligned, what), what
+
+    def embed(xy: np.ndarray) -> np.ndarray:
+        known = np.isfinite(xy[:, 0])
+        z = field.predict(xy[known], what)
+        if known.all():
+            return z
+        result = np.full((len(xy), z.shape[1]), np.nan, dtype=z.dtype)
+        result[known] = z
+        return result
+
+    return embed(xy_ref), embed(xy_aligned), what
