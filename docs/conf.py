@@ -68,6 +68,7 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_use_rtype = False  # types stand in the signature
 typehints_defaults = "comma"
+typehints_document_rtype_none = False
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3

@@ -17,7 +17,8 @@ from anndata.io import read_h5ad, read_zarr
 import inst_align as ia
 from inst_align._anndata import write_alignment
 from inst_align._checks import warn_user
-from inst_align.cli import _demo, _files, main
+from inst_align._replace import replacing
+from inst_align.cli import _demo, main
 from inst_align.cli._figures import principal_colors
 from inst_align.cli._words import report_lines, table
 from inst_align.core.alignment import Alignment
@@ -274,7 +275,7 @@ def test_a_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path):
     target = tmp_path / "out.zarr"
     target.mkdir()
     (target / "old").touch()
-    with pytest.raises(FileNotFoundError), _files.replacing(target):
+    with pytest.raises(FileNotFoundError), replacing(target):
         pass  # nothing was written, so there is nothing to move
     assert names(tmp_path) == {"out.zarr"}
     assert names(target) == {"old"}

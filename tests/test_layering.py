@@ -15,6 +15,9 @@ CORE = Path(ia.__file__).parent / "core"
 FORBIDDEN = {"anndata", "pandas", "matplotlib", "spatialdata", "scanpy", "squidpy", "tqdm", "logging"}
 THIRD_PARTY = {"numpy", "scipy", "numba", "ot", "torch"}
 HEAVY = ["torch", "scanpy", "squidpy", "spatialdata", "matplotlib.pyplot"]
+FOR_MAPS = [*HEAVY, "zarr", "SimpleITK"]
+ARROWS_OUT = {"transforms/base.py": ["inst_align._transform_file.save"]}
+"""The one way out of core, imported when it is called: a map can be saved, and files are no business of core."""
 PARTS = ["datasets", "get", "metrics", "pl", "pp", "tl", "transforms"]
 
 
@@ -72,8 +75,13 @@ def test_an_allowed_import_passes() -> None:
 def test_core_imports_nothing_but_arrays_tensors_and_itself() -> None:
     files = sorted(CORE.rglob("*.py"))
     assert files
-    found = {str(path.relative_to(CORE)): bad for path in files if (bad := violations(path.read_text("utf-8")))}
-    assert found == {}
+    found = {path.relative_to(CORE).as_posix(): bad for path in files if (bad := violations(path.read_text("utf-8")))}
+    assert found == ARROWS_OUT
+
+
+def test_the_way_out_of_core_is_not_taken_on_import() -> None:
+    done = run("import inst_align.core.transforms, sys; print('inst_align._transform_file' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -86,7 +94,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_a_saved_map_can_be_used_without_torch() -> None:
-    done = run(f"import inst_align as ia, sys; ia.transforms; print([m for m in {HEAVY} if m in sys.modules])")
+    done = run(f"import inst_align as ia, sys; ia.transforms; print([m for m in {FOR_MAPS} if m in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
 
 

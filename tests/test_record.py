@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import inst_align as ia
-from inst_align._anndata import coordinates_hash, read_pair, recorded_pose, write_alignment, write_embedding
+from inst_align._anndata import read_pair, recorded_pose, write_alignment, write_embedding
+from inst_align._coordinates import coordinates_hash
 from inst_align._record import RECORD_VERSION, plain, read_record
 from inst_align.core.alignment import Alignment
 from inst_align.transforms import Affine, Compose, Displacement
@@ -111,9 +112,14 @@ def through_h5ad(adata: ad.AnnData, folder: Path) -> ad.AnnData:
     return ad.read_h5ad(folder / "a.h5ad")
 
 
-def through_zarr(adata: ad.AnnData, folder: Path) -> ad.AnnData:
-    adata.write_zarr(folder / "a.zarr")
+def through_zarr(adata: ad.AnnData, folder: Path, version: int = 2) -> ad.AnnData:
+    with ad.settings.override(zarr_write_format=version):
+        adata.write_zarr(folder / "a.zarr")
     return ad.read_zarr(folder / "a.zarr")
+
+
+def through_zarr_3(adata: ad.AnnData, folder: Path) -> ad.AnnData:
+    return through_zarr(adata, folder, version=3)
 
 
 def test_plain_leaves_only_what_files_hold() -> None:
@@ -144,8 +150,8 @@ def test_plain_refuses_what_a_file_cannot_hold(value: object) -> None:
         plain({"value": value})
 
 
-@pytest.mark.filterwarnings("ignore:Writing zarr v2:UserWarning")
-@pytest.mark.parametrize("through", [through_h5ad, through_zarr])
+@pytest.mark.filterwarnings("ignore")  # of anndata and zarr, about formats to come
+@pytest.mark.parametrize("through", [through_h5ad, through_zarr, through_zarr_3])
 def test_a_result_reads_back_the_same_from_a_file(through: Any, tmp_path: Path) -> None:
     for name, adata in zip(("ref", "src"), aligned_pair(), strict=True):
         (tmp_path / name).mkdir()
@@ -161,10 +167,29 @@ def test_the_record_says_who_was_what() -> None:
     ref, src = aligned_pair()
     of_ref, of_src = (read_record(adata, "spatial_aligned") for adata in (ref, src))
     assert of_ref.keys() == {"version", "role", "params"}
-    assert of_src.keys() == {"version", "role", "params", "coordinates", "transform", "report", "history", "field"}
+    assert of_src.keys() == {
+        "version",
+        "role",
+        "params",
+        "coordinates",
+        "extents",
+        "transform",
+        "report",
+        "history",
+        "field",
+    }
     assert (of_ref["role"], of_src["role"]) == ("reference", "source")
     assert of_ref["version"] == of_src["version"] == RECORD_VERSION
     assert_same(of_ref["params"], PLAIN_PARAMS)
+
+
+def test_the_record_says_where_both_sections_lay() -> None:
+    ref, src = aligned_pair()
+    extents = read_record(src, "spatial_aligned")["extents"]
+    assert extents.keys() == {"reference", "source"}
+    for adata, extent in ((ref, extents["reference"]), (src, extents["source"])):
+        xy = adata.obsm["spatial"]
+        np.testing.assert_array_equal(extent, [xy.min(axis=0), xy.max(axis=0)])
 
 
 def test_get_gives_back_map_report_and_parameters() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inst_align import _checks as checks
+from inst_align._coordinates import coordinates_of, extents_of
 from inst_align._expression import highly_variable, normalize_pair, read_expression, usable_genes
 from inst_align._genes import shared_genes
-from inst_align._keys import ROLE_REFERENCE, ROLE_SOURCE, SPATIAL, SPATIAL_RIGID, UNS
+from inst_align._keys import ROLE_APPLIED, ROLE_REFERENCE, ROLE_SOURCE, SPATIAL, SPATIAL_RIGID, UNS
 from inst_align._record import RECORD_VERSION, plain, read_record
 from inst_align.core.section import Section
 
@@ -228,6 +228,7 @@ def write_alignment(
     record = {"version": RECORD_VERSION, "params": params}
     outcome = {
         "coordinates": coordinates_of(xy_ref, xy_src),
+        "extents": extents_of(xy_ref, xy_src),
         "transform": to_dict(alignment.transform),
         "report": alignment.report,
         "history": alignment.history,
@@ -270,6 +271,11 @@ def write_embedding(
     )
 
 
+def write_applied(adata: AnnData, *, key_added: str, xy: np.ndarray, params: Mapping[str, Any]) -> None:
+    """Write where a map took the cells, shape ``(n, 2)``, to ``obsm[key_added]``, and the parameters to ``uns``."""
+    _assign(key_added, (adata, xy, plain({"version": RECORD_VERSION, "role": ROLE_APPLIED, "params": params})))
+
+
 def _assign(key: str, *results: tuple[AnnData, np.ndarray, dict[str, Any]]) -> None:
     """Put finished results in place. Nothing here computes, so that there is next to nothing that can fail halfway."""
     if any(key in adata.uns.get(UNS, {}) for adata, _, _ in results):
@@ -277,17 +283,6 @@ def _assign(key: str, *results: tuple[AnnData, np.ndarray, dict[str, Any]]) -> N
     for adata, array, record in results:  # where both are one object, the source's results stay, with the map
         adata.obsm[key] = array
         adata.uns[UNS] = {**adata.uns.get(UNS, {}), key: record}
-
-
-def coordinates_hash(xy: np.ndarray) -> str:
-    """Return a fingerprint of a set of points, shape ``(n, 2)``, whatever the order of its rows."""
-    points = np.asarray(xy, dtype=np.float64)
-    return hashlib.sha256(points[np.lexsort(points.T)].tobytes()).hexdigest()
-
-
-def coordinates_of(xy_ref: np.ndarray, xy_src: np.ndarray) -> dict[str, str]:
-    """Return the fingerprints of both sections' points by role, as a record holds them."""
-    return {ROLE_REFERENCE: coordinates_hash(xy_ref), ROLE_SOURCE: coordinates_hash(xy_src)}
 
 
 def recorded_pose(adata_src: AnnData, pair: Pair, *, key: str = SPATIAL_RIGID) -> Affine | Compose | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +53,12 @@ def pair(n: int = 350) -> tuple[Section, Section, np.ndarray]:
 
 
 def fit(ref: Section, src: Section, config: PairConfig, **changes: Any) -> Alignment:
-    arguments: dict[str, Any] = {"init": POSE, "generator": torch.Generator().manual_seed(0), "device": CPU}
+    arguments: dict[str, Any] = {
+        "init": POSE,
+        "accept": "nonrigid",
+        "generator": torch.Generator().manual_seed(0),
+        "device": CPU,
+    }
     return fit_pair(ref, src, config=config, **(arguments | changes))
 
 
@@ -98,7 +104,7 @@ def test_the_report_says_how_the_pose_came_about_and_how_far_cells_moved(tiny: P
 def test_history_and_seconds_cover_every_stage(tiny: PairConfig) -> None:
     ref, src, _ = pair()
     result = fit(ref, src, tiny)
-    assert set(result.seconds) == {"features", "pose", "registration", "field", "export"}
+    assert set(result.seconds) == {"features", "pose", "trial", "registration", "field", "export"}
     assert all(seconds >= 0 for seconds in result.seconds.values())
     assert {name.split(".")[0] for name in result.history} == {"registration", "field"}
     assert all(np.isfinite(values).all() for values in result.history.values())
@@ -257,3 +263,38 @@ def test_constants_below_one_are_refused(name: str) -> None:
 def test_constants_of_the_field_that_make_no_sense_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"`{name}={value}`"):
         FieldConfig(**{name: value})
+
+
+def test_a_section_that_is_not_bent_keeps_the_pose_and_says_so(tiny: PairConfig) -> None:
+    ref, src, _ = pair()
+    truth = tissue(300, 2)
+    straight = Section(xy=POSE.inverse()(truth), expression=src.expression, name="source")
+    result = fit(ref, straight, tiny, accept="auto")
+    assert isinstance(result.transform, Affine)
+    assert result.transform == result.affine
+    assert result.report["verdict"] == "rigid sufficient"
+    assert result.report["displacement_max"] == 0
+    assert not any(name.startswith("registration") for name in result.history)
+    assert result.field is not None
+    assert error(result, straight, truth, ref) < 0.3
+
+
+def test_a_bent_section_is_bent_back_and_says_so(tiny: PairConfig) -> None:
+    ref, _, truth = pair()
+    far = POSE.inverse()(truth + 2.5 * (bend(truth) - truth))
+    src = Section(xy=far, expression=counts(truth, 4), name="source")
+    longer = tuple(replace(level, steps=30) for level in tiny.registration.levels)
+    config = replace(tiny, registration=replace(tiny.registration, levels=longer), field=None)
+    result = fit(ref, src, config, accept="auto")
+    assert isinstance(result.transform, Compose)
+    assert result.report["verdict"] == "non-rigid"
+    assert result.report["heldout_gain"] > 0
+
+
+@pytest.mark.parametrize("accept", ["auto", "rigid"])
+def test_the_progress_ends_at_its_total_where_the_registration_is_left_out(tiny: PairConfig, accept: str) -> None:
+    ref, src, _ = pair()
+    straight = Section(xy=POSE.inverse()(tissue(300, 2)), expression=src.expression, name="source")
+    steps: list[Step] = []
+    fit(ref, straight, tiny, accept=accept, callback=steps.append)
+    assert steps[-1].done == steps[-1].total == tiny.n_steps - tiny.registration.n_steps

@@ -9,8 +9,9 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from inst_align.core.mismatch import Drawn, residuals
 from inst_align.core.raster import sample
-from inst_align.core.registration import Level, Registration, RegistrationConfig, _Field, register, residuals
+from inst_align.core.registration import Level, Registration, RegistrationConfig, register
 from inst_align.core.velocity import singular_values
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def spacing(xy: np.ndarray) -> float:
 
 def moved(result: Registration, xy: np.ndarray) -> np.ndarray:
     points = torch.as_tensor(xy, dtype=torch.float32)
-    return xy + sample(torch.as_tensor(result.displacement), result.grid, points).T.numpy()
+    return xy + sample(torch.tensor(result.forward.vectors), result.grid, points).T.numpy()
 
 
 def solve(
@@ -77,7 +78,7 @@ def solve(
 
 
 def determinants(result: Registration) -> torch.Tensor:
-    large, small = singular_values(torch.as_tensor(result.displacement), result.grid.pixel)
+    large, small = singular_values(torch.tensor(result.forward.vectors), result.grid.pixel)
     return large * small
 
 
@@ -94,9 +95,9 @@ def test_the_displacement_is_zero_on_the_border() -> None:
     result, _, _ = solve(warp)
     border = torch.ones(result.grid.height, result.grid.width, dtype=torch.bool)
     border[1:-1, 1:-1] = False
-    assert result.displacement.shape == (2, result.grid.height, result.grid.width)
-    assert result.displacement.dtype == np.float32
-    assert np.abs(result.displacement[:, border.numpy()]).max() == 0
+    assert result.forward.vectors.shape == (2, result.grid.height, result.grid.width)
+    assert result.forward.vectors.dtype == np.float32
+    assert np.abs(result.forward.vectors[:, border.numpy()]).max() == 0
 
 
 def test_a_section_stays_where_it_is_against_itself() -> None:
@@ -157,14 +158,14 @@ def test_small_sections_get_a_finite_map(n_cells: int) -> None:
     ref, src = tissue(n_cells, 1), tissue(n_cells, 2)
     levels = tuple(Level(sigma=s, control_spacing=0.8, steps=2) for s in (0.5, 0.11, 0.04))
     result = register(ref, src, field(ref, 3), field(src, 4), RegistrationConfig(levels=levels))
-    assert np.isfinite(result.displacement).all()
+    assert np.isfinite(result.forward.vectors).all()
     assert np.isfinite(result.history["registration.data"]).all()
 
 
 def test_the_same_input_gives_the_same_bits() -> None:
     ref, src = tissue(300, 1), warp(tissue(250, 2))
     one, two = (register(ref, src, field(ref, 3), field(src, 4), BRIEF) for _ in range(2))
-    np.testing.assert_array_equal(one.displacement, two.displacement)
+    np.testing.assert_array_equal(one.forward.vectors, two.forward.vectors)
 
 
 def test_every_step_is_counted_and_recorded_and_the_cost_falls() -> None:
@@ -205,12 +206,12 @@ def test_a_level_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None
         Level(**({"sigma": 0.5, "control_spacing": 1.0, "steps": 5} | changes))
 
 
-def fields() -> tuple[_Field, torch.Tensor]:
+def fields() -> tuple[Drawn, torch.Tensor]:
     """A field with two unit-variance channels on a square of tissue, and its tissue as a mask."""
     tissue_ = torch.zeros(20, 20)
     tissue_[4:16, 4:16] = 1
     drawn = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(0)) * tissue_
-    return _Field(features=drawn, tissue=tissue_, variance=drawn.square().sum(dim=(1, 2)) / tissue_.sum()), tissue_
+    return Drawn(features=drawn, tissue=tissue_, variance=drawn.square().sum(dim=(1, 2)) / tissue_.sum()), tissue_
 
 
 def test_residuals_are_nothing_for_a_match_and_about_two_for_unrelated_channels() -> None:
@@ -225,7 +226,7 @@ def test_residuals_take_out_a_constant_offset_and_scale_with_the_channel() -> No
     own, mask = fields()
     shifted = own.features + torch.tensor([3.0, -1.0])[:, None, None] * mask
     assert residuals(own, shifted, mask, torch.zeros_like(mask), 2.0).abs().max() < 1e-5
-    scaled = _Field(features=own.features * 7, tissue=mask, variance=own.variance * 49)
+    scaled = Drawn(features=own.features * 7, tissue=mask, variance=own.variance * 49)
     other = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(1)) * mask
     torch.testing.assert_close(
         residuals(own, other, mask, mask, 2.0), residuals(scaled, other * 7, mask, mask, 2.0), atol=1e-5, rtol=1e-4

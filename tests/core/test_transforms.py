@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import pickle
@@ -197,6 +198,42 @@ def test_blocks_do_not_show():
     np.testing.assert_array_equal(t.jacobian(xy)[index], t.jacobian(xy[index]))
 
 
+@pytest.mark.parametrize(("warp", "value", "slope"), [(sinusoidal, 2e-4, 5e-5), (radial, 1e-3, 3e-4)])
+def test_the_inverse_and_its_jacobian_agree_with_the_formula(warp, value, slope):
+    xy = points_around(sampled(warp), n=3000, margin=0)
+    u, jacobian = warp(xy)
+    back = sampled(warp).inverse()
+    np.testing.assert_allclose(back(xy + u), xy, rtol=0, atol=2 * value)
+    np.testing.assert_allclose(back.jacobian(xy + u), np.linalg.inv(jacobian), rtol=0, atol=5 * slope)
+    np.testing.assert_allclose(back.log_area(xy + u), -np.log(np.linalg.det(jacobian)), rtol=0, atol=10 * slope)
+
+
+@pytest.mark.parametrize("warp", [sinusoidal, radial])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_warp_after_an_affine_map_agrees_with_the_formulas(warp, mirror):
+    before, after = random_affine(3), Affine.from_rigid(0.4, (7, -2), mirror=mirror)
+    at = points_around(sampled(warp), n=1000, margin=0)
+    xy = before.inverse()(at)
+    u, jacobian = warp(at)
+    t = after @ sampled(warp) @ before
+    np.testing.assert_allclose(t(xy), (at + u) @ after.matrix[:2, :2].T + after.matrix[:2, 2], rtol=0, atol=1e-3)
+    expected = after.matrix[:2, :2] @ jacobian @ before.matrix[:2, :2]
+    np.testing.assert_allclose(t.jacobian(xy), expected, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(t.log_area(xy), np.log(np.abs(np.linalg.det(expected))), rtol=0, atol=3e-3)
+    np.testing.assert_allclose(t.inverse()(t(xy)), xy, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("warp", [sinusoidal, radial])
+def test_a_grid_warped_and_unwarped_returns(warp):
+    t = sampled(warp)
+    x, y = np.meshgrid(*(np.linspace(low - 20, high + 20, 40) for low, high in t.bounds.T))
+    grid = np.stack([x.ravel(), y.ravel()], axis=1)
+    moved = t(grid)
+    assert np.abs(moved - grid).max() > 10
+    np.testing.assert_allclose(t.inverse()(moved), grid, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(t(t.inverse()(grid)), grid, rtol=0, atol=1e-8)
+
+
 # --- the border -------------------------------------------------------------------------------------------------
 
 
@@ -378,6 +415,39 @@ def test_inverse_of_a_composition_undoes_it(seed):
 
 
 @quick
+@given(seed=seeds)
+def test_affine_maps_compose_and_invert_as_their_matrices_do(seed):
+    a, b, c = (random_affine(seed + k) for k in range(3))
+    np.testing.assert_allclose((a @ b).matrix, a.matrix @ b.matrix, rtol=0, atol=1e-12 * np.abs(a.matrix).max())
+    assert ((a @ b) @ c).allclose(a @ (b @ c), rtol=1e-9, atol=1e-9)
+    assert (a @ b).inverse().allclose(b.inverse() @ a.inverse(), rtol=1e-9, atol=1e-9)
+    assert (a @ a.inverse()).allclose(IDENTITY, atol=1e-9)
+    np.testing.assert_allclose((a @ b).log_area([[0, 0]]), a.log_area([[0, 0]]) + b.log_area([[0, 0]]), atol=1e-9)
+
+
+@quick
+@given(angle=angles, mirror=st.booleans(), warp=st.sampled_from([sinusoidal, radial]))
+def test_a_warp_sampled_in_a_turned_frame_is_the_turned_map(angle, mirror, warp):
+    """Rotating what goes in rotates what comes out, up to the error of sampling on another grid."""
+    centre = ORIGIN + LENGTH / 2
+    turn = (
+        Affine.from_rigid(0, centre) @ Affine.from_rigid(angle, (0, 0), mirror=mirror) @ Affine.from_rigid(0, -centre)
+    )
+    spacing, nodes = 10.0, 101
+    rows, columns = np.mgrid[:nodes, :nodes] - (nodes - 1) / 2
+    at = centre + spacing * np.stack([columns.ravel(), rows.ravel()], axis=1)
+    before = turn.inverse()(at)
+    inside = ((before >= ORIGIN) & (before <= ORIGIN + LENGTH)).all(axis=1)
+    u = np.where(inside[:, None], warp(before)[0], 0) @ turn.matrix[:2, :2].T
+    turned = Displacement(u.T.reshape(2, nodes, nodes), centre - spacing * (nodes - 1) / 2, spacing)
+    conjugated = turn @ sampled(warp) @ turn.inverse()
+    xy = turn(points_around(sampled(warp), n=200, margin=0.05))
+    np.testing.assert_allclose(turned(xy), conjugated(xy), rtol=0, atol=0.02)
+    np.testing.assert_allclose(turned.jacobian(xy), conjugated.jacobian(xy), rtol=0, atol=0.02)
+    np.testing.assert_allclose(turned.inverse()(xy), conjugated.inverse()(xy), rtol=0, atol=0.02)
+
+
+@quick
 @given(seed=seeds, scale=st.floats(1e-4, 1e4))
 def test_a_change_of_units_changes_nothing_else(seed, scale):
     t = random_displacement(seed)
@@ -521,9 +591,9 @@ class TestPoints:
         assert "\n" not in repr(t)
 
     def test_equality_is_exact_and_allclose_is_not(self, t):
-        copy = pickle.loads(pickle.dumps(t))
-        assert t == copy
-        assert t.allclose(copy)
+        again = pickle.loads(pickle.dumps(t))
+        assert t == again
+        assert t.allclose(again)
         assert t != "something else"
         assert not t.allclose("something else")
         with pytest.raises(TypeError, match="unhashable"):
@@ -574,6 +644,22 @@ def test_nothing_can_be_changed_after_it_was_built():
     for t, name in ((affine, "matrix"), (grid, "spacing"), (grid.inverse(), "forward"), (Compose((grid,)), "parts")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(t, name, None)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_copies_are_equal_and_as_immutable(again):
+    grid = random_displacement(0)
+    grid(np.zeros((1, 2)))  # so that there are coefficients to copy
+    for t in (random_affine(0), grid, grid.inverse(), grid @ random_affine(0)):
+        copied = again(t)
+        assert copied == t
+        for part in copied.parts if isinstance(copied, Compose) else (copied,):
+            held = part.forward if isinstance(part, InverseDisplacement) else part
+            arrays = [value for value in vars(held).values() if isinstance(value, np.ndarray)]
+            assert arrays
+            assert not any(array.flags.writeable for array in arrays)
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                part.matrix = None
 
 
 @pytest.mark.parametrize(
@@ -686,7 +772,7 @@ def test_what_is_no_record_and_what_cannot_be_stored_are_type_errors():
 
 def test_public_module_names_the_same_objects():
     assert set(inst_align.transforms.__all__) == {
-        "Affine", "Displacement", "Compose", "to_dict", "from_dict", "FoldError",
+        "Affine", "Displacement", "Compose", "Transform", "FoldError", "to_dict", "from_dict", "load", "to_itk",
     }  # fmt: skip
     assert inst_align.transforms.Affine is Affine
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from inst_align._keys import SPATIAL_ALIGNED, SPATIAL_RIGID, UNS
+from inst_align._replace import replacing
 from inst_align.cli import _figures, _files
 from inst_align.cli._words import report_lines
 
@@ -88,7 +89,7 @@ def _fit(ref: AnnData, src: AnnData, options: Namespace, key: str, landmarks: di
 def _write(ref: AnnData, src: AnnData, outputs: dict[str, Path], options: Namespace, key: str) -> None:
     """Write all outputs, and only then put them in place."""
     with ExitStack() as stack:
-        fresh = {name: stack.enter_context(_files.replacing(path)) for name, path in outputs.items()}
+        fresh = {name: stack.enter_context(replacing(path)) for name, path in outputs.items()}
         _files.write_section(src, fresh["out"])
         if "out_ref" in fresh:
             _files.write_section(ref, fresh["out_ref"])

@@ -10,6 +10,7 @@ import numpy as np
 
 from inst_align import __version__
 from inst_align._keys import SPATIAL, SPATIAL_ALIGNED, SPATIAL_RIGID, SPATIAL_TRUE
+from inst_align._replace import replacing
 from inst_align.cli import _figures, _files
 from inst_align.cli._words import table
 
@@ -141,6 +142,6 @@ def _write(ref: AnnData, src: AnnData, numbers: pd.DataFrame, folder: Path, *, e
     if not embedding:
         del writers["embedding.png"]
     for name, write in writers.items():
-        with _files.replacing(folder / name) as path:
+        with replacing(folder / name) as path:
             write(path)
     return list(writers)

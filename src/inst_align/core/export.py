@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,21 +15,61 @@ if TYPE_CHECKING:
     from inst_align.core.raster import Grid
     from inst_align.core.section import UnitFrame
 
+TOLERANCE = 0.02
+"""Greatest error of sampling at a cell, in neighbour distances of the reference."""
 CHUNK = 1 << 16
+MOST_NODES = 1 << 20
+"""A finer grid than this is not made (8 MiB of vectors), whatever the error."""
+ROUNDS = 4
+ORDER = 1.5
+"""Power of the spacing that the error is expected to fall by: networks have kinks, so that it is not the fourth."""
+LEAST_STEP = 1.2
 
 
-def user_displacement(move: Callable[[np.ndarray], np.ndarray], grid: Grid, frame: UnitFrame) -> Displacement:
+def user_displacement(
+    move: Callable[[np.ndarray], np.ndarray], grid: Grid, frame: UnitFrame, *, cells: np.ndarray, tolerance: float
+) -> tuple[Displacement, float]:
     """Sample a map of the unit frame to a displacement grid along the axes, and in the units, of the user.
+
+    The grid is made finer until the map is right at each cell, or as fine as it may get.
 
     Parameters
     ----------
     move
         The map: unit coordinates (n, 2) to unit coordinates (n, 2); the identity at and beyond the border of ``grid``.
     grid
-        The part of the unit frame where the map moves anything.
+        The part of the unit frame where the map moves anything, and the coarsest spacing that will do.
     frame
         The reference's unit frame.
+    cells
+        Unit coordinates, shape (n, 2), at which the error counts.
+    tolerance
+        Greatest error allowed, in the user's units.
+
+    Returns
+    -------
+    The displacement, and its greatest error at the cells in the user's units.
     """
+    at = frame.to_user(cells)
+    truth = frame.to_user(_in_chunks(move, cells))
+    for _ in range(ROUNDS):
+        displacement = _sampled(move, grid, frame)
+        error = float(np.linalg.norm(displacement(at) - truth, axis=1).max())
+        most = np.sqrt(MOST_NODES / (grid.width * grid.height))
+        factor = min(max((error / tolerance) ** (1 / ORDER), LEAST_STEP), most)
+        if error <= tolerance or factor < LEAST_STEP:
+            break
+        grid = _finer(grid, factor)
+    return displacement, error
+
+
+def _finer(grid: Grid, factor: float) -> Grid:
+    """Return a grid with the same corner and a smaller spacing that covers at least the same rectangle."""
+    width, height = (int(np.ceil(factor * (n - 1))) + 1 for n in (grid.width, grid.height))
+    return replace(grid, pixel=grid.pixel / factor, width=width, height=height)
+
+
+def _sampled(move: Callable[[np.ndarray], np.ndarray], grid: Grid, frame: UnitFrame) -> Displacement:
     low = np.asarray(grid.origin)
     high = low + grid.pixel * (np.array([grid.width, grid.height]) - 1)
     corners = np.array([[low[0], low[1]], [high[0], low[1]], [low[0], high[1]], [high[0], high[1]]])
@@ -40,8 +81,10 @@ def user_displacement(move: Callable[[np.ndarray], np.ndarray], grid: Grid, fram
     nodes = origin + spacing * np.column_stack([columns.ravel(), rows.ravel()])
     unit = frame.to_unit(nodes)
     vectors = np.zeros_like(nodes)
-    moving = np.flatnonzero(((unit > low) & (unit < high)).all(axis=1))
-    for start in range(0, len(moving), CHUNK):
-        part = moving[start : start + CHUNK]
-        vectors[part] = (move(unit[part]) - unit[part]) @ frame.rotation * frame.scale
+    moving = ((unit > low) & (unit < high)).all(axis=1)
+    vectors[moving] = (_in_chunks(move, unit[moving]) - unit[moving]) @ frame.rotation * frame.scale
     return Displacement(vectors.T.reshape(2, n_rows, n_columns), origin, spacing)
+
+
+def _in_chunks(move: Callable[[np.ndarray], np.ndarray], xy: np.ndarray) -> np.ndarray:
+    return np.concatenate([move(xy[start : start + CHUNK]) for start in range(0, len(xy), CHUNK)])

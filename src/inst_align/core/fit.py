@@ -11,18 +11,28 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from inst_align.core.acceptance import Halves, stays
 from inst_align.core.alignment import Alignment, Callback, Step
-from inst_align.core.export import user_displacement
+from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import joint_features
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.landmarks import landmark_report
+from inst_align.core.polish import polish_pose
 from inst_align.core.pose import PoseConfig, search_pose
-from inst_align.core.quality import AMBIGUOUS, MIRRORED, feature_correlation, map_report
+from inst_align.core.quality import (
+    AMBIGUOUS,
+    MIRRORED,
+    NON_RIGID,
+    RIGID_SUFFICIENT,
+    UNTESTED,
+    feature_correlation,
+    map_report,
+)
 from inst_align.core.refine import FieldConfig, FieldData, FieldFit, fit_field
-from inst_align.core.registration import RegistrationConfig, register
+from inst_align.core.registration import Registration, RegistrationConfig, register
 from inst_align.core.section import Section, UnitFrame
 from inst_align.core.threads import torch_settings
-from inst_align.core.transforms import Affine, Compose, Displacement
+from inst_align.core.transforms import Affine, Compose
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
     from inst_align.core.landmarks import Landmarks
 
 PoseMethod = Literal["fft", "icp"]
+Accept = Literal["auto", "nonrigid", "rigid"]
 Move = Callable[[np.ndarray], np.ndarray]
 """A map of the unit frame: coordinates (n, 2) to coordinates (n, 2)."""
 
@@ -74,7 +85,7 @@ class PairConfig:
 
     @property
     def n_steps(self) -> int:
-        """Optimiser steps of all stages together."""
+        """Optimiser steps of registration and field together; the trial is not counted."""
         return self.registration.n_steps + (0 if self.field is None else self.field.n_steps)
 
 
@@ -124,6 +135,10 @@ class Clock:
         start, self._stage = time.perf_counter(), name
         yield
         self.seconds[name] = time.perf_counter() - start
+
+    def leave_out(self, n_steps: int) -> None:
+        """Expect fewer steps."""
+        self._total -= n_steps
 
     def step(self, name: str | None = None) -> None:
         """Count one step of the current stage, or of a part of it that has a name of its own."""
@@ -182,9 +197,9 @@ def find_pose(
         icp = adaptive_icp(xy_ref, xy_src, *features, allow_reflection=allow_reflection)
         unit_matrix, found = icp.matrix, {"pose_score": icp.score, "pose_rmse": icp.rmse * frame_ref.scale}
     else:
-        features_of_both = pair.features_ref, pair.features_src
+        shared = pair.features_ref, pair.features_src
         marks = landmarks and landmarks.mapped(frame_ref.to_unit, frame_src.to_unit)
-        result = search_pose(xy_ref, xy_src, *features_of_both, PoseConfig(allow_reflection=allow_reflection), marks)
+        result = search_pose(xy_ref, xy_src, *shared, PoseConfig(allow_reflection=allow_reflection), marks)
         unit_matrix = result.best.matrix
         runner_up = result.runner_up.score if result.runner_up else -1.0
         found = {
@@ -206,12 +221,13 @@ def fit_pair(
     config: PairConfig,
     init: Affine | None = None,
     allow_reflection: bool = False,
+    accept: Accept = "auto",
     landmarks: Landmarks | None = None,
     generator: torch.Generator,
     device: torch.device,
     callback: Callback | None = None,
 ) -> Alignment:
-    """Align a pair non-rigidly: features, pose, registration, and the map as one transform in user units.
+    """Align a pair: features, pose, trial, registration if it pays, field, and the map as one transform in user units.
 
     Parameters
     ----------
@@ -223,6 +239,9 @@ def fit_pair(
         A pose to start from, source to reference in user units; ``None`` searches for one.
     allow_reflection
         Whether a mirrored pose may win the search.
+    accept
+        ``"auto"``: bend the source if that pays on held-out genes, or if landmarks cannot meet otherwise.
+        ``"nonrigid"``, ``"rigid"``: always, never.
     landmarks
         Points that belong together, in user units.
     generator, device
@@ -239,40 +258,137 @@ def fit_pair(
                 pair, init, method="fft", allow_reflection=allow_reflection, landmarks=landmarks
             )
         frame = UnitFrame.of(pair.ref.xy)
-        xy_ref, posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
-        with clock.stage("registration"):
-            features = pair.features_ref, pair.features_src
-            marks = landmarks and landmarks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
-            found = register(xy_ref, posed, *features, config.registration, landmarks=marks, on_step=clock.step)
-        registered = Displacement(found.displacement, np.asarray(found.grid.origin), found.grid.pixel)
-        move: Move = registered
+        with clock.stage("trial"):
+            affine, bends, verdict = _judge(
+                pair,
+                affine,
+                searched=init is None,
+                accept=accept,
+                config=config,
+                landmarks=landmarks,
+                generator=generator,
+            )
+        marks = landmarks and landmarks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
+        xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+        features = pair.features_ref, pair.features_src
+        found: Registration | None = None
+        if bends:
+            with clock.stage("registration"):
+                found = register(*xy, *features, config.registration, landmarks=marks, on_step=clock.step)
+        else:
+            clock.leave_out(config.registration.n_steps)
+        if not bends and init is not None:  # a pose that was searched for has been polished already
+            affine, xy = _polished(affine, xy, features, frame, config.registration, marks)
+        move: Move = _identity if found is None else found.forward
         fitted: FieldFit | None = None
         if config.field is not None:
             with clock.stage("field"):
                 data = FieldData(
-                    xy=(xy_ref, registered(posed)),
-                    tissue=np.concatenate([xy_ref, posed]),
+                    xy=(xy[0], move(xy[1])),
+                    tissue=np.concatenate(xy),
                     features=features,
                     expression=None if ref.is_rep else (pair.ref.expression, pair.src.expression),
                     margin=config.registration.margin,
                 )
                 fitted = fit_field(
-                    data, config.field, unit_matrix=frame.matrix, generator=generator, on_step=clock.step
+                    data, config.field, unit_matrix=frame.matrix, bend=bends, generator=generator, on_step=clock.step
                 )
-            move = in_turn(registered, fitted.residual)
         with clock.stage("export"):
-            transform = Compose((affine, user_displacement(move, found.grid, frame)))
-            report |= map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            transform: Affine | Compose = affine
+            if found is not None:
+                moves = in_turn(move, fitted.residual) if fitted else move
+                unit = pair.ref.spacing
+                displacement, error = user_displacement(
+                    moves, found.grid, frame, cells=xy[1], tolerance=TOLERANCE * unit
+                )
+                transform = Compose((affine, displacement))
+                report["sampling_error"] = error / unit
+            report |= verdict | map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
             if landmarks is not None:
                 report |= landmark_report(landmarks, affine, transform, pair.ref.spacing)
     return Alignment(
         affine=affine,
         transform=transform,
         report=report,
-        history=found.history | (fitted.history if fitted else {}),
+        history=(found.history if found else {}) | (fitted.history if fitted else {}),
         field=fitted.canonical.pack() if fitted else None,
         seconds=clock.seconds,
     )
+
+
+def _judge(
+    pair: Prepared,
+    affine: Affine,
+    *,
+    searched: bool,
+    accept: Accept,
+    config: PairConfig,
+    landmarks: Landmarks | None,
+    generator: torch.Generator,
+) -> tuple[Affine, bool, dict[str, Any]]:
+    """Decide what moves: returns the pose, whether to bend the source, and what there is to say about it."""
+    halves = None
+    if accept == "auto":
+        halves = Halves.of(
+            pair.ref,
+            pair.src,
+            n_components=config.n_components,
+            n_neighbors=config.n_neighbors,
+            generator=generator,
+            device=pair.features_ref.device,
+        )
+    if halves is None:
+        return affine, accept != "rigid", {"verdict": UNTESTED}
+    frame = UnitFrame.of(pair.ref.xy)
+    report: dict[str, Any] = {}
+    marks = landmarks if landmarks is not None and landmarks.weight > 0 else None
+    if searched and marks is None:  # landmarks say where the source belongs
+        stored = frame.to_unit(pair.ref.xy), frame.to_unit(pair.src.xy)
+        if stays(halves.moving(stored, _in_frame(affine, frame))):
+            affine = Affine(np.eye(3))
+            report = {"pose_method": "stored", "angle": 0.0, "mirrored": False}
+    posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+    in_frame = marks and marks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
+    found = halves.bending(posed, config.registration.trial(), in_frame)
+    called_for = marks is not None and marks.ask_for_bending(affine, pair.ref.spacing)
+    if marks is not None:
+        report["landmarks_ask_for_bending"] = called_for
+    bends = found.pays or called_for
+    return (
+        affine,
+        bends,
+        {
+            **report,
+            "verdict": NON_RIGID if bends else RIGID_SUFFICIENT,
+            "heldout_correlation_rigid": found.simple,
+            "heldout_correlation_nonrigid": found.elaborate,
+            "heldout_gain": found.gain,
+            "heldout_gain_standard_error": found.standard_error,
+        },
+    )
+
+
+def _in_frame(affine: Affine, frame: UnitFrame) -> Affine:
+    """Return a map of user units as one of the unit frame."""
+    return Affine(frame.matrix @ affine.matrix @ np.linalg.inv(frame.matrix))
+
+
+def _polished(
+    affine: Affine,
+    xy: tuple[np.ndarray, np.ndarray],
+    features: tuple[torch.Tensor, torch.Tensor],
+    frame: UnitFrame,
+    config: RegistrationConfig,
+    marks: Landmarks | None,
+) -> tuple[Affine, tuple[np.ndarray, np.ndarray]]:
+    """Polish a pose (user units); returns it, and the coordinates of both in the unit frame."""
+    step = Affine(polish_pose(*xy, *features, config, landmarks=marks))
+    to_unit = frame.matrix
+    return Affine(np.linalg.inv(to_unit) @ step.matrix @ to_unit @ affine.matrix), (xy[0], step(xy[1]))
+
+
+def _identity(xy: np.ndarray) -> np.ndarray:
+    return xy
 
 
 def in_turn(*moves: Move) -> Move:

@@ -9,7 +9,7 @@ import torch
 
 from inst_align.core.alignment import Alignment
 from inst_align.core.canonical import CanonicalField
-from inst_align.core.export import user_displacement
+from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.fit import Clock, Prepared, agreement, given_or_found_pose
 from inst_align.core.paper import PaperConfig, PaperFit, fit_paper
 from inst_align.core.quality import map_report
@@ -27,7 +27,7 @@ N_COMPONENTS = 50
 MARGIN = 0.5
 """Unit lengths around both tissues over which the network's map goes over to the rigid part."""
 N_NODES = 160
-"""Nodes along the longer side of the stored displacement."""
+"""Nodes along the longer side of the stored displacement, at least."""
 
 
 def fit_pair_paper(
@@ -72,8 +72,10 @@ def fit_pair_paper(
                 callback=on_epoch,
             )
         with clock.stage("export"):
-            transform = Compose((affine, _sampled(fit, np.concatenate([xy_ref, posed]), frame)))
+            displacement, error = _sampled(fit, xy_ref, posed, frame, tolerance=TOLERANCE * pair.ref.spacing)
+            transform = Compose((affine, displacement))
             report |= map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            report["sampling_error"] = error / pair.ref.spacing
     z_score = np.eye(3)
     z_score[:2, :2], z_score[:2, 2] = np.diag(1 / fit.scale), -fit.center / fit.scale
     canonical = CanonicalField(matrix=z_score @ frame.matrix, field=fit.field, decoder=fit.decoder)
@@ -87,7 +89,11 @@ def fit_pair_paper(
     )
 
 
-def _sampled(fit: PaperFit, tissue: np.ndarray, frame: UnitFrame) -> Displacement:
+def _sampled(
+    fit: PaperFit, xy_ref: np.ndarray, posed: np.ndarray, frame: UnitFrame, *, tolerance: float
+) -> tuple[Displacement, float]:
+    """Return the network's map on a grid, and its greatest error at the source's cells, in the user's units."""
+    tissue = np.concatenate([xy_ref, posed])
     longer_side = float(np.ptp(tissue, axis=0).max()) + 2 * MARGIN
     grid = Grid.around(tissue, pixel=longer_side / (N_NODES - 1), margin=MARGIN)
 
@@ -95,4 +101,4 @@ def _sampled(fit: PaperFit, tissue: np.ndarray, frame: UnitFrame) -> Displacemen
         weight = fade(torch.as_tensor(xy), tissue, MARGIN).numpy()
         return xy + weight[:, None] * (fit.displace(xy) - xy)
 
-    return user_displacement(move, grid, frame)
+    return user_displacement(move, grid, frame, cells=posed, tolerance=tolerance)

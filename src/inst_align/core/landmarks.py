@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from inst_align.core.transforms import Transform
 
 
+FEWEST = 3
+MARKED_WITHIN = 2.0
+"""Neighbour distances to which landmarks can be expected to be right."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Landmarks:
     """Points of the reference and where the same spots of tissue are in the source, row by row.
@@ -38,6 +43,15 @@ class Landmarks:
     def distances(self, transform: Transform) -> np.ndarray:
         """Distance, shape (k,), from each reference's point to where the source's is put."""
         return np.linalg.norm(transform(self.src) - self.ref, axis=1)
+
+    def ask_for_bending(self, pose: Affine, spacing: float) -> bool:
+        """Whether neither the pose nor the best rigid fit brings most of the pairs as near as hands can mark them.
+
+        Of fewer than three pairs nothing can be said.
+        """
+        best = rigid_fit(self.src, self.ref, mirror=pose.is_reflection)
+        left = min(float(np.median(self.distances(each))) for each in (pose, best))
+        return len(self.ref) >= FEWEST and left > MARKED_WITHIN * spacing
 
 
 def rigid_fit(src: np.ndarray, ref: np.ndarray, *, mirror: bool = False) -> Affine:

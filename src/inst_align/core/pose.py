@@ -3,8 +3,8 @@
 No start is needed. Feature channels of both sections are drawn on a common raster; for every angle, masked normalised
 cross-correlation (Padfield, IEEE Trans. Image Process. 21(5), 2012) gives the score of every shift at once through the
 FFT; a power of the overlap keeps small accidental overlaps from winning. The best distinct poses are then refined on
-the cells themselves, against the reference's smoothed features. Landmarks, if there are any, are part of the score all
-the way: a pose pays for the pairs that it keeps apart (:mod:`inst_align.core.landmark_terms`).
+the cells themselves, against the reference's smoothed features, and the winner is polished on finer rasters. Landmarks,
+if there are any, take part all the way: a pose pays for pairs that it keeps apart (:mod:`inst_align.core.landmark_terms`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import torch
 
 from inst_align.core.landmark_terms import PoseTerm
 from inst_align.core.ncc import masked_ncc
+from inst_align.core.polish import polish_pose
 from inst_align.core.raster import Grid, blur, sample, splat
+from inst_align.core.registration_config import RegistrationConfig
 
 if TYPE_CHECKING:
     from inst_align.core.landmarks import Landmarks
@@ -34,8 +36,6 @@ MIN_OVERLAP = 0.25
 OVERLAP_POWER = 0.5
 N_CANDIDATES = 6
 REFINE_STEPS = 80
-FINE_PIXELS, FINE_BLUR = 128, 2.0
-"""The same for the last refinement, of the winner alone, which sees all channels."""
 MAX_CELLS = 4000
 """Cells of the source that the refinement looks at."""
 
@@ -117,7 +117,7 @@ def search_pose(
     xy_ref, xy_src
         Coordinates, shapes (n, 2) and (m, 2), each centred, in one common unit.
     features_ref, features_src
-        Shared feature channels, shapes (n, k) and (m, k); the search uses the leading ones, the last refinement all.
+        Shared feature channels, shapes (n, k) and (m, k); the search uses the leading ones, the polish all.
     config
         What the search covers.
     landmarks
@@ -138,10 +138,28 @@ def search_pose(
         found += by_angle
     refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], starts, marks)
     result = _choose(refined, found, 0.3 * radius, config)
-    fine = _Image.of(_square(radius, FINE_PIXELS), xy_ref, features_ref, FINE_BLUR)
-    best = _refine(fine, xy_src, features_src, [result.best], marks)[0]
     # The scores of all poses stay those of one raster, so that they can be compared.
-    return replace(result, best=replace(result.best, angle=best.angle, shift=best.shift))
+    return replace(result, best=_polished(result.best, xy_ref, xy_src, features_ref, features_src, landmarks))
+
+
+def _polished(
+    pose: Candidate,
+    xy_ref: np.ndarray,
+    xy_src: np.ndarray,
+    features_ref: torch.Tensor,
+    features_src: torch.Tensor,
+    landmarks: Landmarks | None,
+) -> Candidate:
+    def posed(xy: np.ndarray) -> np.ndarray:
+        return xy @ pose.matrix[:2, :2].T + pose.shift
+
+    marks = landmarks and landmarks.mapped(lambda xy: xy, posed)
+    features = features_ref, features_src
+    step = polish_pose(xy_ref, posed(xy_src), *features, RegistrationConfig(), landmarks=marks)
+    matrix = step @ pose.matrix
+    sign = -1.0 if pose.mirror else 1.0
+    angle = math.atan2(sign * matrix[1, 0], sign * matrix[0, 0]) % (2 * math.pi)
+    return replace(pose, angle=angle, shift=(float(matrix[0, 2]), float(matrix[1, 2])))
 
 
 def _square(radius: float, n_pixels: int) -> Grid:

@@ -17,7 +17,41 @@ AMBIGUOUS = 0.95
 """A runner-up pose whose score reaches this share of the winner's makes the pose ambiguous."""
 MIRRORED = 1.05
 """A mirrored pose whose score exceeds the winner's by this factor is told of."""
+NON_RIGID, RIGID_SUFFICIENT, UNTESTED = "non-rigid", "rigid sufficient", "untested"
+"""Verdicts."""
 N_NEIGHBORS = 8
+
+
+def interpolate(
+    xy_cells: np.ndarray, features: torch.Tensor, xy: np.ndarray, *, width: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of cells' features around given places, with Gaussian weights over the nearest cells.
+
+    The weights have one width everywhere: a width that followed the distance to the nearest cell would smooth more
+    where two lattices coincide, and so reward that.
+
+    Parameters
+    ----------
+    xy_cells, features
+        Cells, shapes (n, 2) and (n, k).
+    xy
+        Places, shape (m, 2).
+    width
+        Standard deviation of the weights.
+
+    Returns
+    -------
+    Values, float64, shape (m, k), and which places have a cell within three widths, bool, shape (m,).
+    """
+    distance, index = cKDTree(xy_cells).query(xy, k=np.arange(1, min(N_NEIGHBORS, len(xy_cells)) + 1))
+    # relative to the nearest cell, lest all weights of a remote place vanish
+    weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / width**2)
+    weight /= weight.sum(axis=1, keepdims=True)
+    values = features.cpu().numpy()
+    mean = np.zeros((len(xy), values.shape[1]))
+    for column, share in zip(index.T, weight.T, strict=True):  # no (m, n_neighbors, k) array
+        mean += values[column] * share[:, None]
+    return mean, distance[:, 0] <= 3 * width
 
 
 def feature_correlation(
@@ -25,10 +59,8 @@ def feature_correlation(
 ) -> float:
     """Correlation of the source's features with the reference's around the place it is put at.
 
-    The reference is interpolated by Gaussian weights over the nearest cells, of one width everywhere: a width that
-    followed the distance to the nearest cell would smooth more where two lattices coincide, and so reward that. Source
-    cells without a reference cell within three widths do not count. One correlation over all cells and channels, so
-    that a channel counts by its variance.
+    Source cells without a reference cell within three widths do not count. One correlation over all cells and channels,
+    so that a channel counts by its variance.
 
     Parameters
     ----------
@@ -39,14 +71,10 @@ def feature_correlation(
     width
         Standard deviation of the weights.
     """
-    distance, index = cKDTree(xy_ref).query(xy_src, k=min(N_NEIGHBORS, len(xy_ref)))
-    covered = distance[:, 0] <= 3 * width
+    fixed, covered = interpolate(xy_ref, features_ref, xy_src, width=width)
     if covered.sum() < 3:
         return float("nan")
-    distance, index = distance[covered], index[covered]
-    weight = np.exp(-0.5 * (distance / width) ** 2)
-    weight /= weight.sum(axis=1, keepdims=True)
-    fixed = np.einsum("nk,nkc->nc", weight, features_ref.cpu().numpy()[index].astype(np.float64))
+    fixed = fixed[covered]
     moving = features_src.cpu().numpy()[covered].astype(np.float64)
     fixed -= fixed.mean(axis=0)
     moving -= moving.mean(axis=0)

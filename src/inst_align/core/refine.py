@@ -18,7 +18,7 @@ from inst_align.core.canonical import CanonicalField
 from inst_align.core.deformation import DeformationNetwork, jacobian
 from inst_align.core.field import ExpressionDecoder, ExpressionField
 from inst_align.core.losses import fold_loss, jacobian_loss, reconstruction_loss
-from inst_align.core.registration import RESIDUAL_FLOOR
+from inst_align.core.mismatch import RESIDUAL_FLOOR
 from inst_align.core.schedule import WindowSchedule
 from inst_align.core.training import History
 from inst_align.core.velocity import fade
@@ -138,6 +138,7 @@ def fit_field(
     config: FieldConfig,
     *,
     unit_matrix: np.ndarray,
+    bend: bool = True,
     generator: torch.Generator,
     on_step: Callable[[], None] = lambda: None,
 ) -> FieldFit:
@@ -151,12 +152,14 @@ def fit_field(
         Constants.
     unit_matrix
         Homogeneous (3, 3): the reference's user frame to its unit frame; kept with the field.
+    bend
+        Whether there is a residual deformation at all; without, the field is fitted to the source where it is.
     generator
         On the CPU.
     on_step
         Called after every step.
     """
-    training = _Training(data, config, generator)
+    training = _Training(data, config, generator, bend=bend)
     for step in range(config.n_steps):
         training.step(step)
         on_step()
@@ -170,8 +173,8 @@ def fit_field(
 class _Training:
     """Networks, optimiser and data of one fit."""
 
-    def __init__(self, data: FieldData, config: FieldConfig, generator: torch.Generator) -> None:
-        self.config, self.generator, self.margin = config, generator, data.margin
+    def __init__(self, data: FieldData, config: FieldConfig, generator: torch.Generator, *, bend: bool) -> None:
+        self.config, self.generator, self.margin, self.bend = config, generator, data.margin, bend
         self.device = data.features[0].device
         self.tissue = data.tissue
         self.xy = [torch.as_tensor(xy, dtype=torch.float32, device=self.device) for xy in data.xy]
@@ -233,7 +236,7 @@ class _Training:
 
     def step(self, index: int) -> None:
         """One step of the optimiser; the residual deformation joins in after ``field_steps``."""
-        joint = index >= self.config.field_steps
+        joint = self.bend and index >= self.config.field_steps
         alpha = self.window.alpha(index)
         terms: dict[str, torch.Tensor] = {}
         reconstruction = []

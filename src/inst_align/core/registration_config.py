@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inst_align.core.raster import Grid
+
+PIXELS_PER_SIGMA = 1.5
+"""Of a raster, as far as the limit on its size allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +60,17 @@ class RegistrationConfig:
     """
 
     levels: tuple[Level, ...] = (
-        Level(sigma=0.6, control_spacing=1.65, steps=40),
-        Level(sigma=0.32, control_spacing=1.2, steps=60),
-        Level(sigma=0.19, control_spacing=1.0, steps=60),
-        Level(sigma=0.13, control_spacing=0.72, steps=60),
-        Level(sigma=0.08, control_spacing=0.5, steps=60),
-        Level(sigma=0.048, control_spacing=0.31, steps=60),
+        Level(sigma=0.6, control_spacing=1.65, steps=20),
+        Level(sigma=0.32, control_spacing=1.2, steps=24),
+        Level(sigma=0.19, control_spacing=1.0, steps=24),
+        Level(sigma=0.13, control_spacing=0.72, steps=24),
+        Level(sigma=0.08, control_spacing=0.5, steps=24),
+        Level(sigma=0.048, control_spacing=0.31, steps=24),
     )
     strain: float = 0.1
     bending: float = 0.1
     escape_cost: float = 2.0
-    learning_rate: float = 0.2
+    learning_rate: float = 0.3
     n_pixels: int = 128
     margin: float = 0.5
 
@@ -88,3 +95,14 @@ class RegistrationConfig:
     def n_steps(self) -> int:
         """Steps of all levels together."""
         return sum(level.steps for level in self.levels)
+
+    def grid(self, xy: np.ndarray, sigma: float) -> Grid:
+        """Return the raster for points (n, 2), with margin, that is fine enough for features blurred by ``sigma``."""
+        longer_side = float(np.ptp(xy, axis=0).max()) + 2 * self.margin
+        finest = longer_side / (self.n_pixels - 1)
+        return Grid.around(xy, pixel=max(sigma / PIXELS_PER_SIGMA, finest), margin=self.margin)
+
+    def trial(self) -> RegistrationConfig:
+        """Return a cheaper variant, enough to see whether a non-rigid map pays: no finest level, half of the steps."""
+        levels = self.levels[:-1] or self.levels
+        return replace(self, levels=tuple(replace(level, steps=-(-level.steps // 2)) for level in levels))

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array, csr_matrix
 
 
+def median_spacing(xy: np.ndarray) -> float:
+    """Median distance from a point of (n, 2) to the nearest other position; cells on one spot count once."""
+    positions = np.unique(xy, axis=0)
+    distance, _ = cKDTree(positions).query(positions, k=2)
+    return float(np.median(distance[:, 1]))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
     """One tissue section as arrays.
@@ -41,9 +48,7 @@ class Section:
     @cached_property
     def spacing(self) -> float:
         """Median distance from a cell to its nearest other position, in the user's units: the unit of every error."""
-        positions = np.unique(self.xy, axis=0)
-        distance, _ = cKDTree(positions).query(positions, k=2)
-        return float(np.median(distance[:, 1]))
+        return median_spacing(self.xy)
 
     def canonical_order(self) -> np.ndarray:
         """Permutation, shape ``(n,)``, that sorts the cells by coordinates and, where those tie, by expression.

@@ -1,6 +1,7 @@
-"""Non-rigid alignment, and the embedding from the field that sections share."""
+"""Non-rigid alignment, the embedding from the field that sections share, and fitted maps applied to anything else."""
 
 from inst_align.tl._align_pair import align_pair
+from inst_align.tl._apply import apply_transform
 from inst_align.tl._embed import canonical_embed
 
-__all__ = ["align_pair", "canonical_embed"]
+__all__ = ["align_pair", "apply_transform", "canonical_embed"]

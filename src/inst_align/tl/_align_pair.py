@@ -41,6 +41,7 @@ def align_pair(
     layer: str | None = None,
     normalize: Literal["auto"] | bool = "auto",
     allow_reflection: bool = False,
+    accept: Literal["auto", "nonrigid", "rigid"] = "auto",
     field: bool = True,
     config: PairConfig | PaperConfig | None = None,
     key_added: str = _keys.SPATIAL_ALIGNED,
@@ -52,9 +53,9 @@ def align_pair(
     """Align one section to another, non-rigidly and guided by the expression measured on both.
 
     The default finds the global pose (:func:`inst_align.pp.rigid_align`), then a smooth invertible map that brings the
-    feature fields of both sections together from coarse to fine, in both directions at once, and at last the canonical
-    expression field of INST-Align :cite:p:`han2026` with a small residual deformation. ``preset="paper"`` is that
-    method as published.
+    feature fields of both sections together from coarse to fine, in both directions at once, if genes held out of a
+    trial say that such a map pays; and at last the canonical expression field of INST-Align :cite:p:`han2026` with a
+    small residual deformation. ``preset="paper"`` is that method as published.
 
     Parameters
     ----------
@@ -88,6 +89,10 @@ def align_pair(
         for counts unless ``uns["log1p"]`` is there.
     allow_reflection
         Whether the pose may be a mirror image.
+    accept
+        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, or if landmarks cannot meet
+        otherwise, and else keeps the pose, finely adjusted; the verdict and its numbers are in the report.
+        ``"nonrigid"`` and ``"rigid"`` decide beforehand. The paper's preset always bends.
     field
         Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. Without it the call
         takes a fraction of the time. The paper's preset cannot do without.
@@ -155,6 +160,7 @@ def align_pair(
         layer=layer,
         normalize=normalize,
         allow_reflection=allow_reflection,
+        accept=accept,
         field=field,
         config=config,
         key_added=key_added,
@@ -181,6 +187,7 @@ def fit_sections(
     layer: str | None = None,
     normalize: Literal["auto"] | bool = "auto",
     allow_reflection: bool = False,
+    accept: Literal["auto", "nonrigid", "rigid"] = "auto",
     field: bool = True,
     config: PairConfig | PaperConfig | None = None,
     key_added: str = _keys.SPATIAL_ALIGNED,
@@ -191,6 +198,7 @@ def fit_sections(
     """Do all of :func:`align_pair` but the writing; returns what was read, the outcome, and what to record."""
     pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, use_rep=use_rep, layer=layer, normalize=normalize)
     config = _config(preset, config, field=field)
+    _check_accept(accept, preset)
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
     landmarks = read_landmarks(landmarks_ref, landmarks_src, landmark_weight, pair, allow_reflection=allow_reflection)
     if landmarks is not None and preset == "paper":
@@ -213,7 +221,7 @@ def fit_sections(
         else:
             from inst_align.core.fit import fit_pair
 
-            result = fit_pair(pair.ref, pair.src, **arguments, landmarks=landmarks, callback=callback)
+            result = fit_pair(pair.ref, pair.src, **arguments, accept=accept, landmarks=landmarks, callback=callback)
     result.report.update(start.report)
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_map(result.report)
@@ -225,6 +233,7 @@ def fit_sections(
         "layer": layer,
         "normalize": normalize,
         "allow_reflection": allow_reflection,
+        "accept": accept,
         "field": field,
         "config": config,
         "device": str(chosen),
@@ -250,3 +259,10 @@ def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool
     if isinstance(config, PaperConfig):
         raise ValueError('`field=False` does not go with `preset="paper"`, which aligns by means of the field.')
     return replace(config, field=None)
+
+
+def _check_accept(accept: str, preset: str) -> None:
+    if accept not in ("auto", "nonrigid", "rigid"):
+        raise ValueError(f'`accept={accept!r}` is not known; pass "auto", "nonrigid" or "rigid".')
+    if preset == "paper" and accept == "rigid":
+        raise ValueError('`accept="rigid"` does not go with `preset="paper"`, which always bends; use rigid_align.')

@@ -6,9 +6,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from inst_align import _keys
-from inst_align._anndata import check_key_added, coordinates_of, write_embedding
+from inst_align._anndata import check_key_added, write_embedding
 from inst_align._calls import finish
 from inst_align._checks import check_anndata, coordinates
+from inst_align._coordinates import coordinates_of
 from inst_align._record import read_record
 from inst_align.tl._align_pair import fit_sections
 

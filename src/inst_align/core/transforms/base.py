@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from numpy.typing import ArrayLike, DTypeLike
 
     from inst_align.core.transforms.compose import Compose
@@ -37,7 +39,11 @@ class Transform(Protocol):
         ...
 
     def inside(self, xy: ArrayLike) -> np.ndarray:
-        """Tell which points lie where the map was defined, bool of shape ``(n,)``; an affine map has no outside."""
+        """Tell which points lie in the box of the grid, bool of shape ``(n,)``; an affine map has no outside.
+
+        The grid of a fitted map holds both sections, as the pose laid them, and the margin over which the displacement
+        fades out. It is a box: a hole in the tissue counts as inside.
+        """
         ...
 
     def allclose(self, other: object, rtol: float = 1e-6, atol: float = 1e-8) -> bool:
@@ -47,6 +53,66 @@ class Transform(Protocol):
     def __matmul__(self, other: Transform) -> Transform:
         """Return the map that applies ``other`` first, then this one."""
         return join(self, other)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy or what was pickled; numpy forgets on the way that an array is read-only."""
+        for name, value in state.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        unit: str | None = None,
+        frames: tuple[str, str] = ("source", "reference"),
+        overwrite: bool = False,
+    ) -> None:
+        """Write the map to a folder of its own, which :func:`inst_align.transforms.load` reads back bit for bit.
+
+        The folder is zarr v3, laid out after OME-Zarr 0.6 (NGFF RFC-5), so that other programs can read it. There,
+        the axes are (y, x). The inverse of a displacement, which has no formula, is stored together with a sampling of
+        it on the same grid for those that cannot solve for it.
+
+        Parameters
+        ----------
+        path
+            The folder, by custom named ``*.zarr``. It appears complete or not at all.
+        unit
+            Unit of the coordinates, as RFC-5 names it: "micrometer", for example. It is written for others and does
+            not change the map.
+        frames
+            Names of the frame that the map takes points from, and of the one that it takes them to. An inverse goes
+            from "reference" to "source".
+        overwrite
+            Whether to replace a transform that is there already. Nothing else is ever replaced.
+
+        Raises
+        ------
+        FileExistsError
+            Something is there already, and ``overwrite`` is False or it is no saved transform.
+        FileNotFoundError
+            The folder that it is to lie in does not exist.
+        TypeError
+            A part of the map is not of this package.
+        ValueError
+            ``unit`` or ``frames`` are no names.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import inst_align as ia
+        >>> shift = ia.transforms.Affine.from_rigid(0, (3, 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     shift.save(Path(folder) / "map.zarr", unit="micrometer")
+        ...     ia.transforms.load(Path(folder) / "map.zarr")
+        Affine(angle=0 deg, scale=1, shift=(3, 4))
+        """
+        from inst_align._transform_file import save  # the one arrow out of core: files are no business of it
+
+        save(self, path, unit=unit, frames=frames, overwrite=overwrite)
 
 
 def join(after: Transform, before: Transform) -> Compose:
