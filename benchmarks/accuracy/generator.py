@@ -11,10 +11,14 @@ import scipy.sparse as sp
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
+from benchmarks.accuracy.damage import binned, is_whole, log_normalised, missing_region, panels, thinned, torn
+from benchmarks.accuracy.levels import LEVELS
 from inst_align.datasets._placement import Warp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from benchmarks.accuracy.levels import Level
 
 N_BUMPS = 12
 BUMP_SCALE = 0.25
@@ -26,59 +30,6 @@ JITTER = 0.3
 """Largest shift of a spot's true position, in spot pitches: two sections never share one lattice."""
 LATTICE = 0.15
 """Neighbour distances that vary by less than this, relative to their mean, are those of spots on a lattice."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Level:
-    """What is done to the source. Lengths are shares of the extent, the longer side of the section's bounding box.
-
-    Parameters
-    ----------
-    warp
-        Largest displacement of the smooth warp.
-    gene_factors
-        Standard deviation of the logarithm of gene-wise factors.
-    kept_counts
-        Share of the counts that are left.
-    mirrored
-        Whether the source is turned over.
-    crop
-        Share of the cells that are left, on one side of a random line.
-    wedge
-        Angle in degrees, seen from the middle, of a sector that is missing.
-    torn
-        Share of the cells, beyond a random line, that form a piece torn off and laid down elsewhere.
-    n_genes
-        Genes that the source's panel has; None for all.
-    """
-
-    warp: float = 0.10
-    gene_factors: float = 0.0
-    kept_counts: float = 1.0
-    mirrored: bool = False
-    crop: float = 1.0
-    wedge: float = 0.0
-    torn: float = 0.0
-    n_genes: int | None = None
-
-
-LEVELS = {
-    "rigid": Level(warp=0.0),
-    "easy": Level(warp=0.05),
-    "medium": Level(),
-    "hard": Level(warp=0.15),
-    "batch": Level(gene_factors=0.5, kept_counts=0.4),
-    "partial": Level(crop=0.6),
-    "mirror": Level(mirrored=True),
-    "crop30": Level(crop=0.3),
-    "wedge": Level(wedge=60.0),
-    "torn": Level(torn=0.25),
-    "thin20": Level(kept_counts=0.2),
-    "genes100": Level(n_genes=100),
-}
-TEAR_GAP, TEAR_SLIDE = 0.10, 0.05
-PANEL_FROM = 500
-"""A small panel is drawn from this many of the most detected genes: nobody designs one of genes that are not seen."""
 
 
 def make_pair(
@@ -95,7 +46,7 @@ def make_pair(
     section
         Counts in X (whole or not), coordinates in ``obsm["spatial"]``.
     level
-        Key of :data:`LEVELS`.
+        Key of :data:`benchmarks.accuracy.levels.LEVELS`.
     inverted
         Whether the map from source to reference is the smooth field itself, rather than the inverse of one.
     label_key
@@ -106,27 +57,69 @@ def make_pair(
     Returns
     -------
     Reference and source. The reference keeps the section's frame; ``obsm["spatial_true"]`` of the source says where
-    each of its cells belongs there, and ``uns["truth"]`` (JSON) what was done.
+    each of its cells belongs there, ``obs["matched"]`` whether the reference has tissue at that place, and
+    ``uns["truth"]`` (JSON) what was done.
     """
     if level not in LEVELS:
         raise ValueError(f"`level={level!r}` is not known; available: {sorted(LEVELS)}.")
     spec = LEVELS[level]
     whole = _plain(section, label_key)
-    is_lattice = _on_lattice(whole.obsm["spatial"]) and _is_whole(whole.X)
+    is_lattice = _on_lattice(whole.obsm["spatial"]) and is_whole(whole.X)
     ref, src = (_split_counts if is_lattice else _split_cells)(whole, rng)
-    true = src.obsm["spatial"]
     extent = float(np.ptp(whole.obsm["spatial"], axis=0).max())
-
     warp = _draw_warp(whole.obsm["spatial"], spec.warp * extent, extent, rng)
-    xy = true.copy() if warp is None else solve(warp, true) if inverted else warp(true)
-    kept, xy = _harm(true, xy, spec, extent, rng)
+
+    direction = _direction(rng)
+    src, true, xy = _damaged(src, spec, _Maps(warp, inverted), direction, extent, rng)
     matrix, pose = _draw_pose(xy, extent, mirrored=spec.mirrored, rng=rng)
+    ref, src = panels(ref, src, spec, rng)
+    src = thinned(src, spec, rng)
+    if spec.logged:
+        src = log_normalised(src)
+    gone = missing_region(spec.ref, ref.obsm["spatial"], -direction, rng)
+    ref = ref[~gone(ref.obsm["spatial"])].copy()
+    if spec.ref_pitch:
+        ref, ref.obsm["spatial"] = binned(ref, ref.obsm["spatial"], spec.ref_pitch, rng)
+
+    src.obs["matched"] = ~gone(true)
     src.obsm["spatial_true"] = true
     src.obsm["spatial"] = xy @ matrix[:, :2].T + matrix[:, 2]
-    src = _thinned(src[kept].copy(), spec, rng)
     described = {"level": level, "amp": spec.warp, "inverted": inverted, "mirrored": spec.mirrored, **pose}
     src.uns["truth"] = json.dumps(described)
     return ref, src
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """Between where the source's cells belong and where the warp puts them."""
+
+    warp: Warp | None
+    inverted: bool
+
+    def to_src(self, true: np.ndarray) -> np.ndarray:
+        return self._move(true, forward=not self.inverted)
+
+    def to_true(self, xy: np.ndarray) -> np.ndarray:
+        return self._move(xy, forward=self.inverted)
+
+    def _move(self, xy: np.ndarray, *, forward: bool) -> np.ndarray:
+        if self.warp is None:
+            return xy.copy()
+        return self.warp(xy) if forward else solve(self.warp, xy)
+
+
+def _damaged(
+    src: AnnData, spec: Level, maps: _Maps, direction: np.ndarray, extent: float, rng: np.random.Generator
+) -> tuple[AnnData, np.ndarray, np.ndarray]:
+    """Return what is left of the source, where it belongs, and where the warp and the tear put it."""
+    true = src.obsm["spatial"]
+    kept = ~missing_region(spec.src, true, direction, rng)(true)
+    src, true = src[kept].copy(), true[kept]
+    xy = torn(true, maps.to_src(true), spec.torn, direction, extent)
+    if spec.src_pitch:
+        src, xy = binned(src, xy, spec.src_pitch, rng)
+        true = maps.to_true(xy)
+    return src, true, xy
 
 
 def solve(warp: Warp, xy: np.ndarray) -> np.ndarray:
@@ -163,10 +156,6 @@ def _neighbour_distance(xy: np.ndarray) -> np.ndarray:
     return np.asarray(cKDTree(positions).query(positions, k=2)[0][:, 1])
 
 
-def _is_whole(counts: sp.csr_matrix) -> bool:
-    return bool((counts.data == np.rint(counts.data)).all())
-
-
 def _split_cells(whole: AnnData, rng: np.random.Generator) -> tuple[AnnData, AnnData]:
     order = rng.permutation(whole.n_obs)
     return whole[np.sort(order[: whole.n_obs // 2])].copy(), whole[order[whole.n_obs // 2 :]].copy()
@@ -200,32 +189,12 @@ def _draw_warp(xy: np.ndarray, size: float, extent: float, rng: np.random.Genera
     raise RuntimeError(f"None of {TRIES} random warps of size {size:.3g} was free of folds.")
 
 
-def _harm(
-    true: np.ndarray, xy: np.ndarray, spec: Level, extent: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return which cells are left, bool ``(n,)``, and the coordinates once a piece was torn off."""
-    kept = np.ones(len(true), dtype=bool)
-    direction = _unit_vector(rng.uniform(0, 2 * np.pi))
-    along = true @ direction
-    if spec.crop < 1:
-        kept &= along <= np.quantile(along, spec.crop)
-    if spec.wedge:
-        away = true - true.mean(axis=0)
-        cosine = (away @ direction) / np.linalg.norm(away, axis=1).clip(1e-12)
-        kept &= cosine < np.cos(np.deg2rad(spec.wedge / 2))
-    if spec.torn:
-        piece = along > np.quantile(along, 1 - spec.torn)
-        sideways = np.array([-direction[1], direction[0]])
-        xy = xy + piece[:, None] * extent * (TEAR_GAP * direction + TEAR_SLIDE * sideways)
-    return kept, xy
-
-
 def _draw_pose(
     xy: np.ndarray, extent: float, *, mirrored: bool, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Draw a turn about the middle and a shift of up to one extent, as a ``(2, 3)`` matrix and in words."""
     degrees = rng.uniform(0, 360)
-    shift = extent * rng.uniform() * _unit_vector(rng.uniform(0, 2 * np.pi))
+    shift = extent * rng.uniform() * _direction(rng)
     return rigid_matrix(xy, degrees, shift, mirrored=mirrored), {"angle_deg": degrees, "shift": shift.tolist()}
 
 
@@ -241,27 +210,5 @@ def _unit_vector(angle: float) -> np.ndarray:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _thinned(src: AnnData, spec: Level, rng: np.random.Generator) -> AnnData:
-    """Lose counts, evenly and by gene, and genes. Values that are not whole are multiples of their cell's smallest."""
-    if spec.n_genes is not None and spec.n_genes < src.n_vars:
-        by_detection = np.argsort(-src.X.getnnz(axis=0), kind="stable")[:PANEL_FROM]
-        src = src[:, np.sort(rng.permutation(by_detection)[: spec.n_genes])].copy()
-    factors = np.exp(rng.normal(0, spec.gene_factors, src.n_vars)) if spec.gene_factors else np.ones(src.n_vars)
-    share = np.minimum(1.0, spec.kept_counts * factors)
-    if (share < 1).any():
-        values = src.X
-        counts = np.maximum(1, np.rint(values.data / _unit(values))).astype(np.int64)
-        values.data = (values.data / counts * rng.binomial(counts, share[values.indices])).astype(np.float32)
-        values.eliminate_zeros()
-        src.X = values
-    return src
-
-
-def _unit(values: sp.csr_matrix) -> np.ndarray:
-    """Return for each stored value what one count of its cell is worth."""
-    if _is_whole(values):
-        return np.ones(values.nnz)
-    smallest = np.full(values.shape[0], np.inf)
-    cell = np.repeat(np.arange(values.shape[0]), np.diff(values.indptr))
-    np.minimum.at(smallest, cell, values.data)
-    return np.asarray(smallest[cell])
+def _direction(rng: np.random.Generator) -> np.ndarray:
+    return _unit_vector(rng.uniform(0, 2 * np.pi))

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
-from scipy.spatial import cKDTree
+from scipy.interpolate import LinearNDInterpolator
+from scipy.spatial import Delaunay, cKDTree
 
 import inst_align as ia
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from benchmarks.accuracy.methods import Outcome
     from benchmarks.accuracy.pairs import Pair
     from inst_align.core.transforms import Transform
 
 GRID = 100
 """Points a side of the grid over the source's bounding box on which folds are looked for, besides the cells."""
-SMOOTHED_OVER = 10
-INTERPOLATED_FROM = 40
-BANDWIDTH_NEIGHBOUR = 6
-"""The reference is interpolated by a Gaussian whose width is the median distance to this neighbour. It must not depend
-on the place: a width that follows the nearest spot averages more, so correlates better, where two lattices coincide."""
-N_HELD_OUT = 100
-"""Held-out genes that count: those whose values agree best with the cells around, the worse of the two sections."""
+SMALL = 3.0
+"""Triangles count as small whose sides are at most this many times the median side."""
+
+WITH_OT = ("real", "paper")
+"""Kinds of pairs for which optimal transport is worth its time: those without a known truth."""
 
 Row = dict[str, float]
 
 
 def measure(pair: Pair, outcome: Outcome) -> Row:
     """Return all measures of an outcome; those that do not apply are left out."""
-    row = {"seconds": outcome.seconds, **_overlay(pair, outcome)}
+    row = {"seconds": outcome.seconds, **of_the_overlay(pair, outcome.xy)}
     if pair.xy_true is not None:
         row |= true_error(pair, outcome)
     if outcome.transform is not None:
@@ -46,27 +41,51 @@ def measure(pair: Pair, outcome: Outcome) -> Row:
     return row
 
 
-def _overlay(pair: Pair, outcome: Outcome) -> Row:
-    xy_ref = pair.ref.obsm["spatial"]
-    return {"chamfer": ia.metrics.chamfer_distance(xy_ref, outcome.xy) / ia.metrics.chamfer_floor(xy_ref, outcome.xy)}
+def of_the_overlay(pair: Pair, xy: np.ndarray) -> Row:
+    """Chamfer distance, and the share of small triangles of neighbouring cells that were turned over.
+
+    Against most of them, that is: a mirrored section is not a folded one.
+    """
+    xy_ref, own = pair.ref.obsm["spatial"], pair.src.obsm["spatial"]
+    chamfer, floor = ia.metrics.chamfer_distance(xy_ref, xy), ia.metrics.chamfer_floor(xy_ref, xy)
+    positions, first = np.unique(own, axis=0, return_index=True)
+    corners = Delaunay(positions).simplices
+    sides = np.linalg.norm(positions[corners] - positions[np.roll(corners, 1, axis=1)], axis=2)
+    small = corners[sides.max(axis=1) <= SMALL * np.median(sides)]
+    turned = _orientation(xy[first], small) * _orientation(positions, small)
+    return {
+        "chamfer": chamfer / floor,
+        "chamfer_units": chamfer,
+        "flipped": float((turned * np.sign(np.median(turned)) < 0).mean()),
+    }
+
+
+def _orientation(xy: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    a, b, c = (xy[corners[:, k]] for k in range(3))
+    return np.asarray(np.sign((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]))
 
 
 def true_error(pair: Pair, outcome: Outcome) -> Row:
     """How far the cells are from where they belong, and whether the pose is right.
 
-    The pose is right when its median error is at most 1.5 times that of the best rigid map to the truth, or at most
-    0.5 neighbour distances more than that.
+    Cells whose place is missing of the reference are told of apart, and count for nothing else. The pose is right when
+    its median error is at most 1.5 times that of the best rigid map to the truth, or at most 0.5 neighbour distances
+    more than that.
     """
     assert pair.xy_true is not None
     unit = ia.metrics.spacing(pair.ref.obsm["spatial"])
+    counts = np.ones(pair.src.n_obs, dtype=bool) if pair.matched is None else pair.matched
+    xy, true = pair.src.obsm["spatial"][counts], pair.xy_true[counts]
     error = ia.metrics.registration_error(outcome.xy, pair.xy_true, unit=unit)
-    row = {"median": float(np.median(error)), "p95": float(np.quantile(error, 0.95)), "max": float(error.max())}
-    xy = pair.src.obsm["spatial"]
-    best = ia.metrics.registration_error(best_rigid(xy, pair.xy_true), pair.xy_true, unit=unit)
+    found, lost = error[counts], error[~counts]
+    row = {"median": float(np.median(found)), "p95": float(np.quantile(found, 0.95)), "max": float(found.max())}
+    if len(lost):
+        row["median_lost"] = float(np.median(lost))
+    best = ia.metrics.registration_error(best_rigid(xy, true), true, unit=unit)
     row["pose_best"] = float(np.median(best))
-    pose = None if outcome.transform is None else pose_of(outcome.transform)
-    if pose is not None:
-        row["pose_median"] = float(np.median(ia.metrics.registration_error(pose(xy), pair.xy_true, unit=unit)))
+    posed = outcome.xy_posed
+    if posed is not None:
+        row["pose_median"] = float(np.median(ia.metrics.registration_error(posed[counts], true, unit=unit)))
         row["pose_right"] = float(row["pose_median"] <= max(1.5 * row["pose_best"], row["pose_best"] + 0.5))
     return row
 
@@ -76,12 +95,6 @@ def best_rigid(xy: np.ndarray, xy_true: np.ndarray) -> np.ndarray:
     middle, middle_true = xy.mean(axis=0), xy_true.mean(axis=0)
     left, _, right = np.linalg.svd((xy - middle).T @ (xy_true - middle_true))
     return np.asarray((xy - middle) @ left @ right + middle_true)
-
-
-def pose_of(transform: Transform) -> Transform | None:
-    """Return the affine map that a map starts with, or None."""
-    first = transform.parts[0] if isinstance(transform, ia.transforms.Compose) else transform
-    return first if isinstance(first, ia.transforms.Affine) else None
 
 
 def of_the_map(transform: Transform, xy: np.ndarray, unit: float) -> Row:
@@ -99,8 +112,34 @@ def of_the_map(transform: Transform, xy: np.ndarray, unit: float) -> Row:
     }
 
 
+def symmetry(pair: Pair, forward: Outcome, backward: Outcome) -> Row:
+    """How far a cell ends from where it was, when one fit takes it to the reference and the fit the other way back.
+
+    The unit is the source's neighbour distance. A method that tells only where cells go is interpolated between these;
+    cells that it puts beyond all of the reference's do not count then.
+
+    Parameters
+    ----------
+    pair
+        The pair.
+    forward
+        What a method found.
+    backward
+        What it found with the sections in each other's place: where the reference's cells belong in the source.
+    """
+    own = pair.src.obsm["spatial"]
+    if backward.transform is not None:
+        back = backward.transform(forward.xy)
+    else:
+        back = LinearNDInterpolator(pair.ref.obsm["spatial"], backward.xy)(forward.xy)
+    error = np.linalg.norm(back - own, axis=1) / ia.metrics.spacing(own)
+    if np.isnan(error).all():
+        return {"symmetry_median": np.inf, "symmetry_p95": np.inf}
+    return {"symmetry_median": float(np.nanmedian(error)), "symmetry_p95": float(np.nanquantile(error, 0.95))}
+
+
 def of_labels(pair: Pair, outcome: Outcome) -> Row:
-    """How often nearest cells have the same label, next to the same at the true positions; for real pairs also OT."""
+    """How often nearest cells have the same label, next to the same at the true positions; for pairs without a truth also OT."""
     assert pair.labels_ref is not None
     assert pair.labels_src is not None
     xy_ref, labels = pair.ref.obsm["spatial"], (pair.labels_ref, pair.labels_src)
@@ -114,7 +153,7 @@ def of_labels(pair: Pair, outcome: Outcome) -> Row:
         row["nn_src_ceiling"] = ia.metrics.nn_accuracy(xy_ref, pair.xy_true, *labels, direction="src_to_ref")
         row["nn_ref_ceiling"] = ia.metrics.nn_accuracy(xy_ref, pair.xy_true, *labels, direction="ref_to_src")
         row["nn_src_gap_se"] = _paired_error(xy_ref, outcome.xy, pair.xy_true, *labels)
-    if pair.kind == "real":
+    if pair.kind in WITH_OT:
         row["ot"] = ia.metrics.ot_accuracy(xy_ref, outcome.xy, *labels, rng=0)
         if pair.xy_true is not None:
             row["ot_ceiling"] = ia.metrics.ot_accuracy(xy_ref, pair.xy_true, *labels, rng=0)
@@ -131,60 +170,3 @@ def _paired_error(
         (names[tree.query(points[known_src])[1]] == labels_src[known_src]).astype(float) for points in (xy, xy_true)
     )
     return float((found - true).std(ddof=1) / np.sqrt(len(found)))
-
-
-def split_genes(genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split names of genes into two halves, always the same way, whatever else is in the panel."""
-    odd = np.array([zlib.crc32(str(gene).encode()) % 2 == 1 for gene in genes], dtype=bool)
-    return genes[~odd], genes[odd]
-
-
-def held_out_correlation(pair: Pair, xy: np.ndarray, genes: np.ndarray) -> float:
-    """Correlation, over the source's cells, of genes that the alignment has not seen; mean over the genes.
-
-    The source's log-expression is averaged over each cell's nearest cells in its own section, the reference's
-    interpolated at the place where the cell was put. All cells of the source count, so nothing is won by moving cells
-    off the reference; and which genes count is decided in each section by itself.
-    """
-    xy_ref, own = pair.ref.obsm["spatial"], pair.src.obsm["spatial"]
-    columns_ref, columns_src = (adata.var_names.get_indexer(genes) for adata in (pair.ref, pair.src))
-    shared = (columns_ref >= 0) & (columns_src >= 0)
-    ref = _log_expression(pair.ref, pair.logged)[:, columns_ref[shared]].toarray()
-    src = _log_expression(pair.src, pair.logged)[:, columns_src[shared]].toarray()
-    signal = np.minimum(_spatial_signal(ref, xy_ref), _spatial_signal(src, own))
-    best = np.argsort(-signal, kind="stable")[:N_HELD_OUT]
-    measured = src[:, best][cKDTree(own).query(own, k=min(SMOOTHED_OVER, len(own)))[1]].mean(axis=1)
-    return float(np.mean(_correlation(measured, _interpolated(ref[:, best], xy_ref, xy))))
-
-
-def _spatial_signal(values: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Correlation of each gene with its own mean over the cells around, shape ``(g,)``."""
-    _, near = cKDTree(xy).query(xy, k=min(SMOOTHED_OVER + 1, len(xy)))
-    around = sum(values[column] for column in near[:, 1:].T)
-    return _correlation(values, around / (near.shape[1] - 1))
-
-
-def _interpolated(values: np.ndarray, xy_ref: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Return the reference's values, smoothed alike everywhere, at other places."""
-    tree = cKDTree(xy_ref)
-    width = np.median(tree.query(xy_ref, k=[min(BANDWIDTH_NEIGHBOUR + 1, len(xy_ref))])[0])
-    distance, near = tree.query(xy, k=min(INTERPOLATED_FROM, len(xy_ref)))
-    weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / width**2)
-    weight /= weight.sum(axis=1, keepdims=True)
-    return np.asarray(sum(weight[:, [k]] * values[near[:, k]] for k in range(near.shape[1])))
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation column by column; 0 where a column is constant."""
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return np.asarray((a * b).sum(axis=0) / np.maximum(norm, 1e-12))
-
-
-def _log_expression(adata: AnnData, logged: bool) -> sp.csr_matrix:  # noqa: FBT001
-    values = sp.csr_matrix(adata.X, dtype=np.float64)
-    if logged:
-        return values
-    total = np.asarray(values.sum(axis=1)).ravel()
-    scale = np.median(total[total > 0]) / np.where(total > 0, total, 1.0)
-    return sp.csr_matrix(sp.diags(scale) @ values).log1p()

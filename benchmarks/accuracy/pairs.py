@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from benchmarks.accuracy.generator import LEVELS, make_pair, rigid_matrix
+from benchmarks.accuracy.generator import make_pair, rigid_matrix
+from benchmarks.accuracy.levels import LEVELS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +34,10 @@ class Pair:
         Shapes ``(n,)`` and ``(m,)``, or None; for reports only.
     xy_true
         Where the source's cells belong in the reference's frame, shape ``(m, 2)``, or None; for reports only.
+    matched
+        Which of the source's cells have a counterpart, shape ``(m,)``, or None if all; for reports only.
     logged
-        Whether X is log-normalised already.
+        Whether X is log-normalised already: the reference's, and the source's.
     allow_reflection
         Whether the source may have to be turned over.
     """
@@ -48,21 +51,24 @@ class Pair:
     labels_ref: np.ndarray | None = None
     labels_src: np.ndarray | None = None
     xy_true: np.ndarray | None = None
-    logged: bool = False
+    matched: np.ndarray | None = None
+    logged: tuple[bool, bool] = (False, False)
     allow_reflection: bool = False
 
     def blind(self, genes: np.ndarray | None = None) -> tuple[AnnData, AnnData]:
         """Return copies that hold expression, gene names and coordinates, and nothing else.
+
+        As is the custom, ``uns["log1p"]`` is there where the expression is log-normalised.
 
         Parameters
         ----------
         genes
             Names of the genes to hand out; None for all.
         """
-        return _blind(self.ref, "ref", genes), _blind(self.src, "src", genes)
+        return _blind(self.ref, "ref", genes, self.logged[0]), _blind(self.src, "src", genes, self.logged[1])
 
 
-def _blind(adata: AnnData, prefix: str, genes: np.ndarray | None) -> AnnData:
+def _blind(adata: AnnData, prefix: str, genes: np.ndarray | None, logged: bool) -> AnnData:  # noqa: FBT001
     columns = np.arange(adata.n_vars) if genes is None else np.flatnonzero(adata.var_names.isin(genes))
     cells = [f"{prefix}_{i}" for i in range(adata.n_obs)]  # names could tell which cells belong together
     return AnnData(
@@ -70,6 +76,7 @@ def _blind(adata: AnnData, prefix: str, genes: np.ndarray | None) -> AnnData:
         obs=pd.DataFrame(index=cells),
         var=pd.DataFrame(index=adata.var_names[columns].to_numpy().copy()),
         obsm={"spatial": np.array(adata.obsm["spatial"], dtype=np.float64)},
+        uns={"log1p": {"base": None}} if logged else {},
     )
 
 
@@ -125,7 +132,7 @@ class Stored:
             labels_ref=_labels(ref, "label"),
             labels_src=_labels(src, "label"),
             xy_true=true,
-            logged=bool(src.uns["logged"]),
+            logged=(bool(src.uns["logged"]),) * 2,
             allow_reflection=bool(truth["mirrored"]),
         )
 
@@ -149,8 +156,11 @@ class Made:
         section = ad.read_h5ad(self.section)
         label_key = "label" if "label" in section.obs else None
         ref, src = make_pair(
-            section, self.level, inverted=self.inverted, label_key=label_key, rng=_generator(self.name, seed)
+            section, self.level, inverted=self.inverted, label_key=label_key, rng=pair_generator(self.name, seed)
         )
+        labels, matched = _labels(src, label_key), src.obs["matched"].to_numpy()
+        if labels is not None:
+            labels[~matched] = np.nan  # whom should they agree with?
         return Pair(
             kind=self.kind,
             name=self.name,
@@ -159,8 +169,10 @@ class Made:
             ref=ref,
             src=src,
             labels_ref=_labels(ref, label_key),
-            labels_src=_labels(src, label_key),
+            labels_src=labels,
             xy_true=src.obsm["spatial_true"],
+            matched=matched,
+            logged=(False, LEVELS[self.level].logged),
             allow_reflection=LEVELS[self.level].mirrored,
         )
 
@@ -201,16 +213,16 @@ class Real:
 
 
 def _labels(adata: AnnData, key: str | None) -> np.ndarray | None:
-    return None if key is None or key not in adata.obs else adata.obs[key].to_numpy(dtype=object)
+    return None if key is None or key not in adata.obs else adata.obs[key].to_numpy(dtype=object).copy()
 
 
-def _generator(name: str, seed: int) -> np.random.Generator:
+def pair_generator(name: str, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 def _turn(src: AnnData, name: str, seed: int) -> None:
     """Turn a section's coordinates at random, and shift them by half the extent, in place."""
-    rng = _generator(name, seed)
+    rng = pair_generator(name, seed)
     xy = np.array(src.obsm["spatial"], dtype=np.float64)
     angle = rng.uniform(0, 2 * np.pi)
     shift = 0.5 * np.ptp(xy, axis=0).max() * np.array([np.cos(angle), np.sin(angle)])

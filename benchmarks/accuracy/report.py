@@ -7,28 +7,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from benchmarks.accuracy.compare import NOT_A_PEER, PEERS, against_baseline, against_peers, best_peers
+from benchmarks.accuracy.figure import plot
+from benchmarks.accuracy.methods import ABLATIONS
 from benchmarks.accuracy.results import OK
+from benchmarks.accuracy.tables import geometric_mean, markdown, mean_and_spread, summarised
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-ORDER = ["raw", "icp", "rigid", "cpd-posed", "paper", "default-nofield", "default"]
-NOT_A_PEER = ["RAW", "ORACLE"]
-WORSE_BY = 0.1
+ORDER = ["raw", "icp", "rigid", *PEERS, "paper", "default-nofield", "default"]
 BEST_PEER = "best peer"
+CEILING_GAP, PARTIAL_GAP = 0.03, 0.08
+KNOWN = {"truth": "Stored pairs with known truth", "made": "Made pairs with known truth"}
 REAL = {
     "ot": "OT accuracy",
     "nn_src": "NN accuracy, source to reference",
     "nn_ref": "NN accuracy, reference to source",
-    "chamfer": "Chamfer distance over its floor",
     "held_out": "correlation of genes held out of the fit",
+    "chamfer": "Chamfer distance over its floor",
     "median": "median true error, where the stored frame is the truth",
+    "symmetry_median": "median symmetry error",
+    "flipped": "share of triangles turned over",
+    "ari": "ARI of the embedding's clusters",
+    "nmi": "NMI of the embedding's clusters",
     "seconds": "seconds",
 }
+TWO_PLACES = {"seconds", "chamfer", "median", "symmetry_median"}
 
 
-def write_report(table: pd.DataFrame, out: Path, *, peers: Path | None) -> None:
+def write_report(table: pd.DataFrame, out: Path, *, peers: Path | None, baseline: str = "default") -> None:
     """Write ``accuracy.md`` and, where there are pairs with known truth, ``accuracy.png``.
 
     Parameters
@@ -39,39 +47,33 @@ def write_report(table: pd.DataFrame, out: Path, *, peers: Path | None) -> None:
         Folder.
     peers
         CSV with columns kind, pair, tool, tre_med and tre_p95, and ot_acc and nn_acc for real pairs; or None.
+    baseline
+        Method that the others are compared with, pair by pair.
     """
     rows = table[table["status"] == OK]
     stored = None if peers is None else pd.read_csv(peers)
     parts = ["# Accuracy", ""]
     parts += [f"{len(rows)} runs. What each number means stands in `benchmarks/README.md`.", ""]
-    for kind, title in (("truth", "Stored pairs with known truth"), ("made", "Made pairs with known truth")):
-        known = rows[rows["kind"] == kind]
-        if len(known):
-            best = best_peers(stored) if stored is not None and kind == "truth" else None
-            parts += [f"## {title}", "", *_summary(known, best), *_by_pair(known, best)]
+    best = {kind: best_peers(rows, stored, kind) for kind in KNOWN}
+    for kind, title in KNOWN.items():
+        if len(known := rows[rows["kind"] == kind]):
+            parts += [f"## {title}", "", *_summary(known, best[kind]), *_against(known, baseline, KNOWN_COLUMNS)]
+            parts += [*_by_group(known, "level"), *_by_group(known, "tissue"), *_by_pair(known, best[kind])]
     if len(still := rows[rows["kind"] == "stay"]):
         parts += ["## Pairs that lie right already: how far they are moved", "", *_by_pair(still, None)]
     if len(real := rows[rows["kind"] == "real"]):
-        parts += ["## Real pairs", "", *_real(real, stored)]
+        parts += ["## Real pairs", "", *_real(real, stored), *_against(real, baseline, REAL_COLUMNS)]
     if len(bad := table[table["status"] != OK]):
         by_reason = bad.groupby(["method", "status"])["pair"].agg(["count", "first"]).reset_index()
         by_reason.columns = pd.Index(["method", "why", "runs", "first pair"])
-        parts += ["## Not run", "", _markdown(by_reason), ""]
+        parts += ["## Not run", "", markdown(by_reason), ""]
     (out / "accuracy.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
-    plot(rows, out / "accuracy.png", None if stored is None else best_peers(stored))
+    all_best = pd.concat(list(best.values()))
+    plot(rows, out / "accuracy.png", all_best if len(all_best) else None)
 
 
-def best_peers(stored: pd.DataFrame) -> pd.DataFrame:
-    """Return for each pair the smallest median and, separately, the smallest p95 that any peer reached.
-
-    Returns
-    -------
-    Columns median, p95 and tool (that of the median); indexed by pair.
-    """
-    rows = stored[(stored["kind"] == "truth") & ~stored["tool"].isin(NOT_A_PEER)].dropna(subset=["tre_med"])
-    at = rows.loc[rows.groupby("pair")["tre_med"].idxmin()].set_index("pair")
-    p95 = rows.groupby("pair")["tre_p95"].min()
-    return pd.DataFrame({"median": at["tre_med"], "p95": p95, "tool": at["tool"]})
+KNOWN_COLUMNS = {"median": "median", "p95": "p95"}
+REAL_COLUMNS = {name: REAL[name] for name in ("ot", "nn_src", "nn_ref", "held_out")}
 
 
 def _methods(rows: pd.DataFrame) -> list[str]:
@@ -79,58 +81,76 @@ def _methods(rows: pd.DataFrame) -> list[str]:
     return [name for name in ORDER if name in present] + sorted(present - set(ORDER))
 
 
-def _summary(rows: pd.DataFrame, best: pd.DataFrame | None) -> list[str]:
+def _summary(rows: pd.DataFrame, best: pd.DataFrame) -> list[str]:
     """One line per method, over all pairs but those of the rigid level, for which there is a line of their own."""
     lines = []
     for name in _methods(rows):
         own = rows[rows["method"] == name]
-        by_pair = own[own["level"] != "rigid"].groupby("pair")[["median", "p95"]].mean()
-        rigid_level = own[own["level"] == "rigid"]
-        gap = own["nn_src_ceiling"] - own["nn_src"]
-        allowed = np.maximum(np.where(own["level"] == "partial", 0.08, 0.03), 2 * own["nn_src_gap_se"])
-        line = {
-            "method": name,
-            "pairs": len(by_pair),
-            "seeds": own["seed"].nunique(),
-            "median": f"{geometric_mean(by_pair['median']):.2f}",
-            "p95": f"{geometric_mean(by_pair['p95']):.2f}",
-            "rigid level": _spread(rigid_level["median"], "worst {:.2f}", np.max),
-            "pose right": f"{int(own['pose_right'].sum())}/{own['pose_right'].notna().sum()}",
-            "folds": _spread(own["folds"], "{:.2%}", np.max),
-            "inverse p99": _spread(own["inverse_p99"], "{:.1e}", np.max),
-            "NN at its ceiling": f"{int((gap <= allowed).sum())}/{gap.notna().sum()}",
-            "seconds": _spread(own["seconds"], "{:.1f}", np.median),
-        }
-        if best is not None:
-            line |= _against_peers(by_pair, best)
+        warped, rigid_level = own[own["level"] != "rigid"], own[own["level"] == "rigid"]
+        by_pair = warped.groupby("pair")[["median", "p95"]].mean()
+        by_seed = warped.groupby("seed")[["median", "p95"]].agg(geometric_mean)
+        lines.append(
+            {
+                "method": name,
+                "pairs": len(by_pair),
+                "seeds": own["seed"].nunique(),
+                "median": mean_and_spread(by_seed["median"]),
+                "p95": mean_and_spread(by_seed["p95"]),
+                "rigid level": summarised(rigid_level["median"], "worst {:.2f}", np.max),
+                "pose right": f"{int(own['pose_right'].sum())}/{own['pose_right'].notna().sum()}",
+                "folds": summarised(own["folds"].fillna(own["flipped"]), "{:.2%}", np.max),
+                "inverse p99": summarised(own["inverse_p99"], "{:.1e}", np.max),
+                "symmetry": summarised(own["symmetry_median"], "{:.2f}", np.median),
+                "NN at its ceiling": _at_ceiling(own),
+                "seconds": summarised(own["seconds"], "{:.1f}", np.median),
+                **against_peers(by_pair, best),
+            }
+        )
+    return [markdown(pd.DataFrame(lines)), ""]
+
+
+def _at_ceiling(rows: pd.DataFrame) -> str:
+    """In how many runs NN accuracy falls short of its ceiling by no more than is allowed, or two standard errors."""
+    gap = rows["nn_src_ceiling"] - rows["nn_src"]
+    allowed = np.where(rows["level"] == "partial", PARTIAL_GAP, CEILING_GAP)
+    return f"{int((gap <= np.maximum(allowed, 2 * rows['nn_src_gap_se'])).sum())}/{gap.notna().sum()}"
+
+
+def _against(rows: pd.DataFrame, baseline: str, columns: dict[str, str]) -> list[str]:
+    ratio = columns is KNOWN_COLUMNS
+    lines = against_baseline(rows[rows["level"] != "rigid"], baseline, columns, ratio=ratio)
+    if lines.empty:
+        return []
+    what = f"divided by those of `{baseline}` (less is better)" if ratio else f"less those of `{baseline}`"
+    return [
+        f"Each method's numbers {what}, paired, mean over the pairs with its 95 % interval; in how many pairs "
+        f"`{baseline}` is better; Wilcoxon's signed-rank test.",
+        "",
+        markdown(lines),
+        "",
+    ]
+
+
+def _by_group(rows: pd.DataFrame, group: str) -> list[str]:
+    """Geometric means of the median and the p95 over the pairs of a level, or of a tissue without its rigid level."""
+    if group == "tissue":
+        rows = rows[rows["level"] != "rigid"]
+        rows = rows.assign(tissue=rows["pair"].str.rsplit("_", n=1).str[0].str.removesuffix("i"))
+    methods = [name for name in _methods(rows) if name not in ABLATIONS]
+    lines = []
+    for value, of_value in rows.groupby(group, sort=False):
+        line = {group: value, "pairs": of_value["pair"].nunique()}
+        for name in methods:
+            by_pair = of_value[of_value["method"] == name].groupby("pair")[["median", "p95"]].mean()
+            means = [geometric_mean(by_pair[column].clip(lower=1e-3)) for column in ("median", "p95")]
+            line[name] = f"{means[0]:.2f} / {means[1]:.2f}" if len(by_pair) else ""
         lines.append(line)
-    return [_markdown(pd.DataFrame(lines)), ""]
-
-
-def _against_peers(by_pair: pd.DataFrame, best: pd.DataFrame) -> dict[str, str]:
-    """Compare with the best peer of each pair; the test is Wilcoxon's, paired, on the logarithms."""
-    from scipy.stats import wilcoxon
-
-    both = by_pair.join(best, rsuffix="_peer", how="inner").dropna()
-    if both.empty:
-        return {}
-    ratio = both["median"] / both["median_peer"]
-    return {
-        "median / best peer": f"{geometric_mean(ratio):.2f}",
-        "p95 / best peer": f"{geometric_mean(both['p95'] / both['p95_peer']):.2f}",
-        f"peer better by > {WORSE_BY}": f"{int((both['median'] - both['median_peer'] > WORSE_BY).sum())}/{len(both)}",
-        "p (Wilcoxon)": f"{wilcoxon(np.log(ratio)).pvalue:.1e}",
-    }
-
-
-def geometric_mean(values: pd.Series) -> float:
-    """Return the geometric mean; NaN of nothing."""
-    return float(np.exp(np.log(values).mean()))
-
-
-def _spread(values: pd.Series, form: str, summary: Callable[[pd.Series], float]) -> str:
-    known = values.dropna()
-    return form.format(summary(known)) if len(known) else ""
+    return [
+        f"By {group}: geometric mean of the median / of the 95th percentile.",
+        "",
+        markdown(pd.DataFrame(lines)),
+        "",
+    ]
 
 
 def _by_pair(rows: pd.DataFrame, best: pd.DataFrame | None) -> list[str]:
@@ -140,25 +160,17 @@ def _by_pair(rows: pd.DataFrame, best: pd.DataFrame | None) -> list[str]:
         line = {"pair": pair, "best rigid": f"{of_pair['pose_best'].mean():.2f}"}
         for name in _methods(rows):
             own = of_pair[of_pair["method"] == name]
-            line[name] = f"{_mean(own['median'])} / {own['p95'].mean():.2f}" if len(own) else ""
-        if best is not None:
+            line[name] = f"{mean_and_spread(own['median'])} / {own['p95'].mean():.2f}" if len(own) else ""
+        if best is not None and len(best):
             peer = best.loc[pair] if pair in best.index else None
             line[BEST_PEER] = "" if peer is None else f"{peer['median']:.2f} / {peer['p95']:.2f} ({peer['tool']})"
         lines.append(line)
     return [
         "Median / 95th percentile of the true error, in neighbour distances.",
         "",
-        _markdown(pd.DataFrame(lines)),
+        markdown(pd.DataFrame(lines)),
         "",
     ]
-
-
-def _mean(values: pd.Series, form: str = "{:.2f}") -> str:
-    known = values.dropna()
-    if known.empty:
-        return ""
-    text = form.format(known.mean())
-    return text if len(known) == 1 else f"{text} ± {form.format(known.std())}"
 
 
 def _real(rows: pd.DataFrame, stored: pd.DataFrame | None) -> list[str]:
@@ -166,20 +178,23 @@ def _real(rows: pd.DataFrame, stored: pd.DataFrame | None) -> list[str]:
     for column, title in REAL.items():
         if rows[column].isna().all():
             continue
-        form = "{:.2f}" if column in ("seconds", "chamfer", "median") else "{:.3f}"
+        form = "{:.2f}" if column in TWO_PLACES else "{:.3f}"
         known = rows[rows[column].notna()]
         lines = []
         for pair, of_pair in known.groupby("pair"):
             line = {"pair": pair}
-            for name in _methods(rows):
-                line[name] = _mean(of_pair.loc[of_pair["method"] == name, column], form)
+            for name in _methods(known):
+                line[name] = mean_and_spread(of_pair.loc[of_pair["method"] == name, column], form)
             ceiling = f"{column}_ceiling"
             if ceiling in known:
-                line["ceiling"] = _mean(of_pair.loc[of_pair["seed"] == of_pair["seed"].min(), ceiling].head(1), form)
+                at_truth = of_pair.loc[of_pair["seed"] == of_pair["seed"].min(), ceiling].head(1)
+                line["ceiling"] = mean_and_spread(at_truth, form)
             if stored is not None and column in ("ot", "nn_src"):
-                line[BEST_PEER] = _best_real(stored, str(pair), {"ot": "ot_acc", "nn_src": "nn_acc"}[column])
+                line[f"{BEST_PEER}, stored"] = _best_real(
+                    stored, str(pair), {"ot": "ot_acc", "nn_src": "nn_acc"}[column]
+                )
             lines.append(line)
-        parts += [f"### {title[0].upper()}{title[1:]}", "", _markdown(pd.DataFrame(lines)), ""]
+        parts += [f"### {title[0].upper()}{title[1:]}", "", markdown(pd.DataFrame(lines)), ""]
     return parts
 
 
@@ -190,41 +205,3 @@ def _best_real(stored: pd.DataFrame, pair: str, column: str) -> str:
         return ""
     at = rows.loc[rows[column].idxmax()]
     return f"{at[column]:.3f} ({at['tool']} {at['variant']})"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    header = [str(column) for column in table.columns]
-    body = [["" if pd.isna(value) else str(value).replace("|", "/") for value in row] for row in table.to_numpy()]
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def plot(rows: pd.DataFrame, path: Path, best: pd.DataFrame | None) -> None:
-    """Draw the median error of each pair with known truth on a log axis: the pose alone, ours, the best peer."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    known = rows[rows["kind"].isin(["truth", "made"])]
-    mean = known.groupby(["pair", "method"])["median"].mean().unstack()
-    ours = next((name for name in ("default", "default-nofield", "rigid") if name in mean), None)
-    if ours is None:
-        return
-    mean = mean.dropna(subset=[ours]).sort_values(ours, ascending=False)
-    series = {"pose alone": (mean.get("rigid"), "0.6", "o"), f"inst-align, {ours}": (mean[ours], "C0", "o")}
-    if best is not None:
-        series[BEST_PEER] = (best["median"].reindex(mean.index), "C1", "D")
-    figure = Figure(figsize=(6.5, 1.2 + 0.2 * len(mean)), layout="constrained")
-    axes = figure.add_subplot(xscale="log", xlabel="median error (neighbour distances)")
-    height = np.arange(len(mean))
-    for label, (values, color, marker) in series.items():
-        if values is not None:
-            axes.plot(values, height, marker, color=color, label=label, markersize=5, linestyle="none")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_yticks(height, mean.index, fontsize=8)
-    axes.set_ylim(-0.7, len(mean) - 0.3)
-    axes.grid(axis="x", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=150)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 KEY = ["kind", "pair", "method", "seed"]
@@ -19,6 +20,7 @@ COLUMNS = [
     "median",
     "p95",
     "max",
+    "median_lost",
     "pose_median",
     "pose_best",
     "pose_right",
@@ -26,6 +28,9 @@ COLUMNS = [
     "folds",
     "inverse_median",
     "inverse_p99",
+    "flipped",
+    "symmetry_median",
+    "symmetry_p95",
     "nn_src",
     "nn_src_ceiling",
     "nn_src_gap_se",
@@ -34,7 +39,12 @@ COLUMNS = [
     "ot",
     "ot_ceiling",
     "chamfer",
+    "chamfer_units",
     "held_out",
+    "ari",
+    "nmi",
+    "ari_each",
+    "nmi_each",
     "seconds",
 ]
 OK = "ok"
@@ -54,14 +64,13 @@ class Results:
         self.table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
         self.table = self.table.reindex(columns=COLUMNS)
 
-    def has(self, kind: str, pair: str, method: str, seed: int, *, held_out: bool) -> bool:
-        """Whether a row is there and needs no other run; failed and missing ones are tried again."""
+    def has(self, kind: str, pair: str, method: str, seed: int, *, filled: Sequence[str] = ()) -> bool:
+        """Whether a row is there, with values in these columns; failed and missing ones are to be tried again."""
         rows = self.table
         found = rows[
             (rows["kind"] == kind) & (rows["pair"] == pair) & (rows["method"] == method) & (rows["seed"] == seed)
         ]
-        done = (found["status"] == OK) & (found["held_out"].notna() if held_out else True)
-        return bool(done.any())
+        return bool(((found["status"] == OK) & found[list(filled)].notna().all(axis=1)).any())
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Add rows, in place of earlier ones of the same key, and save."""

@@ -49,7 +49,8 @@ def listing(names: Iterable[object], limit: int = 3) -> str:
 def check_anndata(adata: object, argument: str) -> None:
     """Raise TypeError unless ``adata`` is an AnnData."""
     if not isinstance(adata, AnnData):
-        raise TypeError(f"`{argument}` is a {type(adata).__module__}.{type(adata).__name__}; pass an AnnData.")
+        hint = " or call `ia.tl.align_spatialdata`" if type(adata).__name__ == "SpatialData" else ""
+        raise TypeError(f"`{argument}` is a {type(adata).__module__}.{type(adata).__name__}; pass an AnnData{hint}.")
 
 
 def coordinates(adata: AnnData, key: str, name: Role) -> np.ndarray:

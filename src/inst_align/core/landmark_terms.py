@@ -5,8 +5,8 @@ small against ``scale``, and never more than 1, so that a pair marked wrongly ca
 shrinks with the level of detail (graduated non-convexity; Blake and Zisserman, Visual Reconstruction, 1987): at first
 every pair pulls, at last those that the rest of the evidence could be brought to agree with.
 
-Beside the data term of the registration a pair counts the more, the less the expression of the two sections agrees: the terms of channels
-that hardly correlate are as large as any other, but say nothing.
+Beside the data term of the registration a pair counts the more, the less the expression of the two sections agrees:
+the terms of channels that hardly correlate are as large as any other, but say nothing.
 """
 
 from __future__ import annotations

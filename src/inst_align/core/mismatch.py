@@ -121,8 +121,7 @@ class Mismatch:
     ref: Drawn
     src: Drawn
     escape_cost: float
-    correlation: torch.Tensor  # (k,), of the channels as the descent begins
-    weights: torch.Tensor  # (k,), mean 1
+    correlation: torch.Tensor  # (k,), of the channels between the sections, when the descent began
     expected: tuple[torch.Tensor, torch.Tensor]  # (H, W) each: where the source, the reference ought to find tissue
 
     @classmethod
@@ -141,25 +140,20 @@ class Mismatch:
             expected.append(coverage)
             share.append((coverage * own.tissue).sum() / own.tissue.sum())
         correlation = (1 - (ratio[0] + ratio[1]) / 4).clamp(0, 1)  # r = v_ref + v_src - 2 cov, each v about 1
-        weights = correlation / correlation.mean().clamp_min(1e-3)
         if min(share) > FULL_OVERLAP:
             expected = [(2 * blur(coverage[None], OUTLINE_REACH * sigma)[0]).clamp(0, 1) for coverage in expected]
         return cls(
-            ref=ref,
-            src=src,
-            escape_cost=escape_cost,
-            correlation=correlation,
-            weights=weights,
-            expected=(expected[0], expected[1]),
+            ref=ref, src=src, escape_cost=escape_cost, correlation=correlation, expected=(expected[0], expected[1])
         )
 
     def __call__(self, forward: torch.Tensor, backward: torch.Tensor) -> torch.Tensor:
         """Mean of both directions."""
+        weights = self.correlation / self.correlation.mean().clamp_min(1e-3)
         terms = []
         for own, other, points, expected in (
             (self.src, self.ref, forward, self.expected[0]),
             (self.ref, self.src, backward, self.expected[1]),
         ):
             ratio = residuals(own, *other.at(points), expected, self.escape_cost)
-            terms.append((self.weights * torch.log(ratio + RESIDUAL_FLOOR)).mean())
+            terms.append((weights * torch.log(ratio + RESIDUAL_FLOOR)).mean())
         return (terms[0] + terms[1]) / 2

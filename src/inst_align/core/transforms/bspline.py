@@ -61,6 +61,22 @@ def grid_derivatives(coef: np.ndarray, per_cell: int) -> np.ndarray:
     return np.stack([along_x, along_y], axis=1)
 
 
+def basis(at: np.ndarray) -> tuple[np.ndarray, slice]:
+    """Return the weights of the coefficients along one axis at ascending places, shape ``(n,)``, in node units.
+
+    Returns
+    -------
+    Shape ``(n, k)``, four weights per row that are not zero, and the slice of the k coefficients that they belong to:
+    ``weights @ coef[..., slice]`` is the spline. Places have to lie on the grid, before its last node.
+    """
+    cell = np.floor(at).astype(np.intp)
+    first, last = int(cell[0]), int(cell[-1])
+    weights = np.zeros((len(at), last - first + 4))
+    columns = cell[:, None] - first + np.arange(4)
+    np.put_along_axis(weights, columns, _weights(at - cell).T, axis=1)
+    return weights, slice(first, last + 4)
+
+
 def _refined(coef: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
     fine = sliding_window_view(coef, 4, axis=axis) @ weights  # (..., cells, ..., per_cell)
     shape = [-1 if k == axis else length for k, length in enumerate(coef.shape)]
