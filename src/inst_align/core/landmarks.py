@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +48,15 @@ class Landmarks:
     def ask_for_bending(self, pose: Affine, spacing: float) -> bool:
         """Whether neither the pose nor the best rigid fit brings most of the pairs as near as hands can mark them.
 
-        Of fewer than three pairs nothing can be said.
+        Distances are taken for larger by what a fit of three parameters to 2 k coordinates makes them smaller. Of
+        fewer than three pairs nothing can be said.
         """
+        n_pairs = len(self.ref)
+        if n_pairs < FEWEST:
+            return False
         best = rigid_fit(self.src, self.ref, mirror=pose.is_reflection)
         left = min(float(np.median(self.distances(each))) for each in (pose, best))
-        return len(self.ref) >= FEWEST and left > MARKED_WITHIN * spacing
+        return left * math.sqrt(2 * n_pairs / (2 * n_pairs - 3)) > MARKED_WITHIN * spacing
 
 
 def rigid_fit(src: np.ndarray, ref: np.ndarray, *, mirror: bool = False) -> Affine:
