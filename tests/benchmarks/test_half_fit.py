@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-
-import inst_align as ia
-
 from benchmarks import half_fit
 from benchmarks.accuracy.methods import METHODS, Options, Outcome
+
+import inst_align as ia
 
 if TYPE_CHECKING:
     from pathlib import Path
