@@ -438,6 +438,23 @@ def test_landmarks_call_for_a_new_search_of_the_pose(pair: Pair, tiny: PairConfi
     assert ia.get.report(src)["pose_method"] == "recorded"
 
 
+def test_landmarks_that_no_rigid_map_brings_together_bend_a_section_whose_expression_says_nothing(
+    pair: Pair, tiny: PairConfig, true_pose: np.ndarray
+) -> None:
+    ref, src = pair
+    for section in pair:
+        section.X = section.X[np.random.default_rng(section.n_obs).permutation(section.n_obs)]
+    given = marks(pair, 20)
+    arguments: dict[str, Any] = {"config": tiny, "init": true_pose, "field": False, "rng": 0, "device": "cpu"}
+    ia.tl.align_pair(ref, src, **given, landmark_weight=0, **arguments, progress=False)
+    assert ia.get.report(src)["verdict"] == "rigid sufficient"
+    without = np.median(distance(src.obsm[KEY], src.obsm["spatial_true"]))
+    ia.tl.align_pair(ref, src, **given, **arguments, progress=False)
+    report = ia.get.report(src)
+    assert (report["verdict"], report["landmarks_ask_for_bending"]) == ("non-rigid", True)
+    assert np.median(distance(src.obsm[KEY], src.obsm["spatial_true"])) < 0.8 * without
+
+
 def test_pairs_in_the_wrong_order_are_told_of(pair: Pair, tiny: PairConfig, true_pose: np.ndarray) -> None:
     given = marks(pair)
     given["landmarks_src"] = np.roll(given["landmarks_src"], 1, axis=0)

@@ -117,10 +117,10 @@ def align_pair(
     allow_reflection
         Whether the pose may be a mirror image.
     accept
-        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, and else keeps the pose; where
-        the sections lie on each other as they are stored, not even that moves. With landmarks it always bends. The
-        verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"`` decide beforehand. The paper's preset
-        always bends.
+        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, or if landmarks cannot meet
+        otherwise, and else keeps the pose; where the sections lie on each other as they are stored and there are no
+        landmarks, not even that moves. The verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"``
+        decide beforehand. The paper's preset always bends.
     field
         Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. Without it the call
         takes a fraction of the time. The paper's preset cannot do without.
