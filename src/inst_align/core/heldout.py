@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CERTAIN = 3.0
 """Standard errors by which the gain must exceed zero."""
-WORTHWHILE = 0.02
+WORTHWHILE = 0.012
 """Share of what the simple map leaves unexplained that the gain must reach."""
 BLOCK = 0.35
 """Side of a block of tissue, in unit lengths."""
