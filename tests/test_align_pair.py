@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +156,55 @@ def test_a_section_aligned_to_itself_stays_where_it_is(toy: Pair, tiny: PairConf
     assert distance(found, ref.obsm["spatial"]).mean() < 0.1 * spacing(ref)
 
 
+def test_identical_sections_need_no_search_and_the_report_says_so(toy: Pair, tiny: PairConfig) -> None:
+    ref, _ = toy
+    for function, key, more in (
+        (ia.pp.rigid_align, "spatial_rigid", {}),
+        (ia.tl.align_pair, KEY, {"config": tiny, "accept": "nonrigid", "field": False, "progress": False}),
+    ):
+        _, src = function(ref, ref.copy(), rng=0, device="cpu", copy=True, **more)
+        assert ia.get.report(src, key)["pose_method"] == "identical"
+        transform = ia.get.transform(src, key)
+        np.testing.assert_array_equal(getattr(transform, "parts", (transform,))[0].matrix, np.eye(3))
+
+
+def test_few_cells_are_aligned_rigidly_and_have_no_embedding(toy: Pair, true_pose: np.ndarray) -> None:
+    ref, src = toy[0].copy(), toy[1][:40].copy()
+    with pytest.warns(UserWarning, match="The source has 40 cells, too few for a non-rigid map"):
+        ia.tl.align_pair(ref, src, init=true_pose, rng=0, device="cpu", progress=False)
+    assert ia.get.transform(src) == ia.transforms.Affine(true_pose)
+    with pytest.raises(ValueError, match="this alignment has no field; .* sections of at least 50 cells"):
+        ia.tl.canonical_embed(ref, src)
+    fresh = toy[0].copy(), toy[1][:40].copy()
+    with (
+        pytest.warns(UserWarning, match="too few for a non-rigid map"),
+        pytest.raises(ValueError, match="500 and 40 cells to fit, too few for the field"),
+    ):
+        ia.tl.canonical_embed(*fresh, rng=0, device="cpu", progress=False)
+    assert all("inst_align" not in section.uns for section in fresh)
+
+
+def test_cells_that_are_left_out_of_the_fit_are_moved_by_the_map(
+    pair: Pair, tiny: PairConfig, true_pose: np.ndarray, toy: Pair
+) -> None:
+    ref, src = pair
+    empty, stray = [10, 20], [30]
+    counts = src.X.toarray()
+    counts[empty] = 0
+    src.X = sp.csr_matrix(counts)
+    src.obsm["spatial"][stray] += 1e5
+    fitted = np.setdiff1d(np.arange(src.n_obs), empty + stray)
+    with pytest.warns(UserWarning, match="1 of 500 cells of the source lie far from all others"):
+        found = align(ref, src, tiny, init=true_pose)
+    wanted = align(ref, src[fitted].copy(), tiny, init=true_pose)
+    np.testing.assert_array_equal(found[fitted], wanted)
+    # not far from where they were put when they took part; and by the rigid part of the map out there
+    whole = align(*toy, tiny, init=true_pose)
+    assert distance(found[empty], whole[empty]).max() < spacing(ref)
+    posed = ia.transforms.Affine(true_pose)(src.obsm["spatial"][stray])
+    np.testing.assert_allclose(found[stray], posed)
+
+
 # Randomness and global state
 
 
@@ -213,11 +263,18 @@ def test_another_seed_and_a_generator_are_taken(pair: Pair, tiny: PairConfig, tr
     assert "rng" not in ia.get.params(found[1])
 
 
-def test_progress_is_silent_when_turned_off_and_nothing_is_printed(
-    pair: Pair, tiny: PairConfig, true_pose: np.ndarray, capsys: pytest.CaptureFixture[str]
+def test_progress_is_silent_when_turned_off_or_not_on_a_terminal_and_nothing_is_printed(
+    pair: Pair,
+    tiny: PairConfig,
+    true_pose: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    align(*pair, tiny, init=true_pose)
-    assert capsys.readouterr() == ("", "")
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    for show in (False, True):
+        align(*pair, tiny, init=true_pose, progress=show)
+        assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     align(*pair, tiny, init=true_pose, progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -292,14 +349,8 @@ def test_a_recorded_pose_is_used_while_the_coordinates_are_the_same_and_not_afte
     pair: Pair, tiny: PairConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     ref, src = pair
-    arguments: dict[str, Any] = {
-        "config": tiny,
-        "rng": 0,
-        "device": "cpu",
-        "progress": False,
-        "field": False,
-        "accept": "nonrigid",
-    }
+    arguments: dict[str, Any] = {"config": tiny, "rng": 0, "device": "cpu", "progress": False, "field": False}
+    arguments["accept"] = "nonrigid"  # the pose as it was recorded, not polished
     ia.pp.rigid_align(ref, src, rng=0, device="cpu")
     pose = ia.get.transform(src, "spatial_rigid")
     with caplog.at_level(logging.INFO, "inst_align"):
@@ -385,6 +436,23 @@ def test_landmarks_call_for_a_new_search_of_the_pose(pair: Pair, tiny: PairConfi
     assert ia.get.report(src)["pose_method"] == "fft"
     ia.tl.align_pair(ref, src, **marks(pair), landmark_weight=0, **arguments)
     assert ia.get.report(src)["pose_method"] == "recorded"
+
+
+def test_landmarks_that_no_rigid_map_brings_together_bend_a_section_whose_expression_says_nothing(
+    pair: Pair, tiny: PairConfig, true_pose: np.ndarray
+) -> None:
+    ref, src = pair
+    for section in pair:
+        section.X = section.X[np.random.default_rng(section.n_obs).permutation(section.n_obs)]
+    given = marks(pair, 20)
+    arguments: dict[str, Any] = {"config": tiny, "init": true_pose, "field": False, "rng": 0, "device": "cpu"}
+    ia.tl.align_pair(ref, src, **given, landmark_weight=0, **arguments, progress=False)
+    assert ia.get.report(src)["verdict"] == "rigid sufficient"
+    without = np.median(distance(src.obsm[KEY], src.obsm["spatial_true"]))
+    ia.tl.align_pair(ref, src, **given, **arguments, progress=False)
+    report = ia.get.report(src)
+    assert (report["verdict"], report["landmarks_ask_for_bending"]) == ("non-rigid", True)
+    assert np.median(distance(src.obsm[KEY], src.obsm["spatial_true"])) < 0.8 * without
 
 
 def test_pairs_in_the_wrong_order_are_told_of(pair: Pair, tiny: PairConfig, true_pose: np.ndarray) -> None:

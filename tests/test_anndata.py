@@ -299,17 +299,18 @@ def test_counts_in_a_layer_of_a_logged_object_warn() -> None:
         assert_same(read_pair(ref, src, layer="counts", normalize=True), read_pair(*pair_of()))
 
 
-def test_cells_without_counts_stay_as_rows_of_zeros_in_silence() -> None:
+def test_cells_without_counts_are_left_out_of_the_fit_with_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     ref, src = pair_of()
     dense = src.X.toarray()
     dense[[0, 7]] = 0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), caplog.at_level(logging.INFO, logger="inst_align"):
         warnings.simplefilter("error")
         pair = read_pair(ref, with_x(src, dense), n_top_genes=30)
-    assert len(pair.src) == len(src)
-    found = pair.src.expression.toarray()
-    assert (found[[0, 7]] == 0).all()
-    assert np.isfinite(found).all()
+    others = np.setdiff1d(np.arange(src.n_obs), [0, 7])
+    assert_same(pair, read_pair(ref, src[others].copy(), n_top_genes=30))
+    assert np.flatnonzero(~pair.cells[1].fitted).tolist() == [0, 7]
+    np.testing.assert_array_equal(pair.cells[1].xy, src.obsm["spatial"])
+    assert "2 of 30 cells of the source have no expression in the shared genes" in caplog.text
 
 
 def test_the_genes_that_vary_most_in_both_sections_are_kept() -> None:

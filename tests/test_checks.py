@@ -115,13 +115,6 @@ def test_bad_input_gets_one_clear_sentence(case: str) -> None:
     assert is_one_sentence(caught.value)
 
 
-def test_a_lazy_matrix_is_refused_with_the_way_out() -> None:
-    dask_array = pytest.importorskip("dask.array")
-    adata = with_x(dask_array.ones((20, 60)))
-    with pytest.raises(TypeError, match=r"`X` of the source is a dask.*compute\(\)"):
-        read_pair(section(), adata)
-
-
 def test_representations_of_different_width_are_refused() -> None:
     ref, src = section(), section()
     ref.obsm["X_pca"], src.obsm["X_pca"] = np.ones((20, 4)), np.ones((20, 5))

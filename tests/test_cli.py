@@ -150,13 +150,18 @@ def test_the_output_is_the_source_with_new_keys_only(folder, calls):
     assert names(folder) == {"ref.h5ad", "src.h5ad", "out.h5ad"}
 
 
+DEFAULTS = ("preset", "field", "normalize", "nan_policy", "scale", "allow_reflection", "key_added")
+
+
 def test_without_options_the_defaults_of_the_package_are_asked_for(folder, calls):
     assert align("-o", "out.h5ad") == 0
     (asked,) = calls
-    assert {key: asked[key] for key in ("preset", "field", "normalize", "allow_reflection", "key_added")} == {
+    assert {key: asked[key] for key in DEFAULTS} == {
         "preset": "default",
         "field": True,
         "normalize": "auto",
+        "nan_policy": "error",
+        "scale": None,
         "allow_reflection": False,
         "key_added": "spatial_aligned",
     }
@@ -175,6 +180,9 @@ def test_without_options_the_defaults_of_the_package_are_asked_for(folder, calls
         (["--key-added", "mine"], {"key_added": "mine"}),
         (["--rng", "7"], {"rng": 7}),
         (["--device", "cpu"], {"device": "cpu"}),
+        (["--scale", "0.2125"], {"scale": 0.2125}),
+        (["--rigid-only", "--scale", "estimate"], {"scale": "estimate"}),
+        (["--nan-policy", "drop-from-fit"], {"nan_policy": "drop-from-fit"}),
         (["--rigid-only"], {"key_added": "spatial_rigid"}),
         (["--rigid-only", "--allow-reflection"], {"allow_reflection": True}),
         (["--init", "search"], {"init": "search"}),

@@ -25,6 +25,8 @@ COLUMNS = [
     "pose_best",
     "pose_right",
     "pose_ambiguous",
+    "bent",
+    "gain_in_errors",
     "folds",
     "inverse_median",
     "inverse_p99",

@@ -3,175 +3,37 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inst_align import _checks as checks
 from inst_align._coordinates import coordinates_of, extents_of
-from inst_align._expression import highly_variable, normalize_pair, read_expression, usable_genes
-from inst_align._genes import shared_genes
-from inst_align._keys import ROLE_APPLIED, ROLE_REFERENCE, ROLE_SOURCE, SPATIAL, SPATIAL_RIGID, UNS
+from inst_align._keys import ROLE_APPLIED, ROLE_REFERENCE, ROLE_SOURCE, SPATIAL_RIGID, UNS
+from inst_align._pair import Cells, Pair, read_pair
 from inst_align._record import RECORD_VERSION, plain, read_record
-from inst_align.core.section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pandas as pd
     from anndata import AnnData
 
     from inst_align.core.alignment import Alignment
     from inst_align.core.transforms import Affine, Compose
 
+__all__ = [
+    "Cells",
+    "Pair",
+    "check_key_added",
+    "read_pair",
+    "recorded_pose",
+    "stored_like",
+    "write_alignment",
+    "write_embedding",
+]
+
 logger = logging.getLogger("inst_align")
-
-ROLES: tuple[checks.Role, checks.Role] = ("reference", "source")
-
-Normalize = Literal["auto"] | bool
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pair:
-    """Two sections with the same features in the same order, rows as in the objects that they come from.
-
-    Parameters
-    ----------
-    ref
-        The section that stays.
-    src
-        The section that moves.
-    genes
-        Names of the columns of ``expression``, sorted; None when they are a representation.
-    normalized
-        By role, whether reading log-normalised the section.
-    """
-
-    ref: Section
-    src: Section
-    genes: tuple[str, ...] | None
-    normalized: dict[str, bool]
-
-
-def read_pair(
-    adata_ref: AnnData,
-    adata_src: AnnData,
-    *,
-    spatial_key: str = SPATIAL,
-    use_rep: str | None = None,
-    layer: str | None = None,
-    normalize: Normalize = "auto",
-    n_top_genes: int | None = 2000,
-) -> Pair:
-    """Read two sections; nothing in the objects changes, and the arrays share no memory with them.
-
-    Parameters
-    ----------
-    adata_ref
-        The section that stays.
-    adata_src
-        The section that moves.
-    spatial_key
-        Key in ``obsm`` of the coordinates, (x, y), in both objects.
-    use_rep
-        Key in ``obsm`` of features that are used as they are, instead of the expression. Excludes ``layer``.
-    layer
-        Key in ``layers`` of the expression; None takes ``X``.
-    normalize
-        Whether to scale all cells to one total and take ``log(1 + x)``. "auto" does so in each section, unless its
-        ``uns["log1p"]`` says that this was done. The total is the median over the cells of both sections.
-    n_top_genes
-        Most genes to keep; the most variable ones are chosen when more are shared. None keeps all.
-
-    Returns
-    -------
-    The pair, with float64 coordinates of shape ``(n, 2)`` and float32 features: CSR of shape ``(n, g)`` for genes,
-    dense of shape ``(n, d)`` for a representation. Genes that are the same in all cells of a section are left out.
-
-    Raises
-    ------
-    KeyError
-        A key is missing.
-    TypeError
-        An argument is no AnnData, or its expression is in no known kind of array.
-    ValueError
-        Coordinates or expression cannot be used, no gene is shared, or arguments exclude each other.
-    """
-    checks.check_anndata(adata_ref, "adata_ref")
-    checks.check_anndata(adata_src, "adata_src")
-    if not (isinstance(normalize, bool) or normalize == "auto"):
-        raise ValueError(f'`normalize={normalize!r}` is not known; pass "auto", True or False.')
-    if n_top_genes is not None and n_top_genes < 1:
-        raise ValueError(f"`n_top_genes={n_top_genes}` keeps no gene; pass a positive number, or None for all.")
-    xy_ref = _read_xy(adata_ref, spatial_key, "reference")
-    xy_src = _read_xy(adata_src, spatial_key, "source")
-    if use_rep is None:
-        return _read_genes((adata_ref, adata_src), (xy_ref, xy_src), layer, normalize, n_top_genes)
-    if layer is not None:
-        raise ValueError(f"`use_rep={use_rep!r}` and `layer={layer!r}` exclude each other; pass one of them.")
-    return _read_representations((adata_ref, adata_src), (xy_ref, xy_src), use_rep)
-
-
-def _read_xy(adata: AnnData, key: str, name: checks.Role) -> np.ndarray:
-    checks.check_enough_cells(adata.n_obs, name)
-    xy = checks.coordinates(adata, key, name)
-    checks.check_area(xy, key, name)
-    return xy
-
-
-def _read_representations(adatas: tuple[AnnData, AnnData], xys: tuple[np.ndarray, np.ndarray], key: str) -> Pair:
-    ref = checks.representation(adatas[0], key, "reference")
-    src = checks.representation(adatas[1], key, "source")
-    if ref.shape[1] != src.shape[1]:
-        raise ValueError(
-            f"`use_rep={key!r}`: `obsm[{key!r}]` has {ref.shape[1]} columns in the reference and {src.shape[1]} in the "
-            f"source; pass a representation that was made of both sections together."
-        )
-    return Pair(
-        ref=Section(xy=xys[0], expression=ref, is_rep=True, name="reference"),
-        src=Section(xy=xys[1], expression=src, is_rep=True, name="source"),
-        genes=None,
-        normalized={ROLE_REFERENCE: False, ROLE_SOURCE: False},
-    )
-
-
-def _read_genes(
-    adatas: tuple[AnnData, AnnData],
-    xys: tuple[np.ndarray, np.ndarray],
-    layer: str | None,
-    normalize: Normalize,
-    n_top_genes: int | None,
-) -> Pair:
-    genes = shared_genes(*adatas)
-    ref, src = (read_expression(*each, layer, genes) for each in zip(adatas, ROLES, strict=True))
-    keep = usable_genes(ref, src)
-    if not keep.all():
-        ref, src, genes = ref[:, keep], src[:, keep], _selected(genes, keep)
-    matrices, normalized = normalize_pair(
-        {"reference": ref, "source": src},
-        logged={name: "log1p" in adata.uns for name, adata in zip(ROLES, adatas, strict=True)},
-        normalize=normalize,
-        where="`X`" if layer is None else f"`layers[{layer!r}]`",
-    )
-    pair = Pair(
-        ref=Section(xy=xys[0], expression=matrices["reference"], name="reference"),
-        src=Section(xy=xys[1], expression=matrices["source"], name="source"),
-        genes=genes,
-        normalized=normalized,
-    )
-    if n_top_genes is None or len(genes) <= n_top_genes:
-        return pair
-    keep = highly_variable(pair.ref, pair.src, n_top_genes)
-    return replace(
-        pair,
-        ref=replace(pair.ref, expression=pair.ref.expression[:, keep]),
-        src=replace(pair.src, expression=pair.src.expression[:, keep]),
-        genes=_selected(genes, keep),
-    )
-
-
-def _selected(genes: tuple[str, ...], keep: np.ndarray) -> tuple[str, ...]:
-    return tuple(gene for gene, kept in zip(genes, keep, strict=True) if kept)
 
 
 def check_key_added(adata_ref: AnnData, adata_src: AnnData, *, key_added: str, spatial_key: str | None = None) -> None:
@@ -217,13 +79,13 @@ def write_alignment(
     from inst_align.core.transforms import to_dict
 
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
-    xy_ref = checks.coordinates(adata_ref, spatial_key, "reference")
-    xy_src = checks.coordinates(adata_src, spatial_key, "source")
+    xy_ref = checks.coordinates(adata_ref, spatial_key, "reference", nan_policy="drop-from-fit")
+    xy_src = checks.coordinates(adata_src, spatial_key, "source", nan_policy="drop-from-fit")
     xy_aligned = np.array(xy_aligned, dtype=np.float64)
-    if xy_aligned.shape != xy_src.shape or not np.isfinite(xy_aligned).all():
+    if xy_aligned.shape != xy_src.shape or (np.isfinite(xy_aligned) != np.isfinite(xy_src)).any():
         raise ValueError(
-            f"`xy_aligned`: {np.isfinite(xy_aligned).all(axis=-1).sum()} finite points of shape {xy_aligned.shape} "
-            f"for {len(xy_src)} cells of the source; nothing was written."
+            f"`xy_aligned`: {np.isfinite(xy_aligned).all(axis=-1).sum()} finite points of shape {xy_aligned.shape} for "
+            f"the {np.isfinite(xy_src[:, 0]).sum()} cells with a place of {len(xy_src)} of the source; nothing was written."
         )
     record = {"version": RECORD_VERSION, "params": params}
     outcome = {
@@ -236,9 +98,26 @@ def write_alignment(
     }
     _assign(
         key_added,
-        (adata_ref, xy_ref, plain(record | {"role": ROLE_REFERENCE})),
-        (adata_src, xy_aligned, plain(record | {"role": ROLE_SOURCE} | outcome)),
+        (adata_ref, stored_like(adata_ref.obsm[spatial_key], xy_ref), plain(record | {"role": ROLE_REFERENCE})),
+        (
+            adata_src,
+            stored_like(adata_src.obsm[spatial_key], xy_aligned),
+            plain(record | {"role": ROLE_SOURCE} | outcome),
+        ),
     )
+
+
+def stored_like(coordinates: Any, xy: np.ndarray) -> np.ndarray | pd.DataFrame:
+    """Return new (x, y), shape ``(n, 2)``, in the form of the coordinates that they come from, as float64.
+
+    A constant third column stays beside them, and a table stays a table with the same names of rows and columns.
+    """
+    import pandas as pd
+
+    table = isinstance(coordinates, pd.DataFrame)
+    values = coordinates.to_numpy(np.float64, na_value=np.nan) if table else np.asarray(coordinates, dtype=np.float64)
+    result = np.column_stack([xy, values[:, 2:]])
+    return pd.DataFrame(result, index=coordinates.index, columns=coordinates.columns) if table else result
 
 
 def write_embedding(
@@ -279,7 +158,7 @@ def write_applied(adata: AnnData, *, key_added: str, xy: np.ndarray, params: Map
     _assign(key_added, (adata, xy, plain({"version": RECORD_VERSION, "role": ROLE_APPLIED, "params": params})))
 
 
-def _assign(key: str, *results: tuple[AnnData, np.ndarray, dict[str, Any]]) -> None:
+def _assign(key: str, *results: tuple[AnnData, np.ndarray | pd.DataFrame, dict[str, Any]]) -> None:
     """Put finished results in place. Nothing here computes, so that there is next to nothing that can fail halfway."""
     if any(key in adata.uns.get(UNS, {}) for adata, _, _ in results):
         logger.info("overwriting the results of an earlier run under %r", key)
@@ -288,12 +167,19 @@ def _assign(key: str, *results: tuple[AnnData, np.ndarray, dict[str, Any]]) -> N
         adata.uns[UNS] = {**adata.uns.get(UNS, {}), key: record}
 
 
-def recorded_pose(adata_src: AnnData, pair: Pair, *, key: str = SPATIAL_RIGID) -> Affine | Compose | None:
-    """Return the map of an earlier run on the same coordinates of the same two sections, if there is one on record."""
+def recorded_pose(
+    adata_src: AnnData, pair: Pair, *, key: str = SPATIAL_RIGID, scale: checks.Scale = None
+) -> Affine | Compose | None:
+    """Return the map of an earlier run on the same coordinates of the same two sections, if there is one on record.
+
+    It counts only if that run was given the same ``scale``, or if none is asked for now.
+    """
     from inst_align.core.transforms import from_dict
 
     if key not in adata_src.uns.get(UNS, {}):
         return None
     record = read_record(adata_src, key)
-    now = coordinates_of(pair.ref.xy, pair.src.xy)
+    if scale is not None and record.get("params", {}).get("scale") != scale:
+        return None
+    now = coordinates_of(pair.cells[0].xy, pair.cells[1].xy)
     return from_dict(record["transform"]) if record.get("coordinates") == now else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from inst_align._anndata import write_alignment
 from inst_align._checks import warn_user
@@ -14,15 +16,68 @@ from inst_align._checks import warn_user
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from anndata import AnnData
 
     from inst_align._anndata import Pair
     from inst_align.core.alignment import Alignment, Callback, Step
+    from inst_align.core.landmarks import Landmarks
+    from inst_align.core.section import Section
+    from inst_align.core.transforms import Affine
 
 logger = logging.getLogger("inst_align")
 
 AGREES = 0.005
 """By how much the correlation may fall from the rigid to the non-rigid map before a warning."""
+LITTLE_OVERLAP = 0.2
+"""Share of the cells below which sections hardly overlap."""
+REACH = 3.0
+"""Cells within this many neighbour distances of a cell of the other section lie on its tissue."""
+OVERLAP_CELLS = 20_000
+"""Cells of a section, evenly spread over its rows, that are looked at to tell how far the sections overlap."""
+
+
+def identity_of(pair: Pair) -> Affine | None:
+    """Return the identity as the pose of a section over itself, of which a log line tells, else ``None``."""
+    from inst_align.core.transforms import Affine
+
+    if not pair.identical:
+        return None
+    logger.info("the source has the same cells at the same places as the reference: the pose is the identity")
+    return Affine(np.eye(3))
+
+
+def fit_rigidly(
+    ref: Section,
+    src: Section,
+    *,
+    init: Affine | None,
+    method: Literal["fft", "icp"],
+    allow_reflection: bool,
+    landmarks: Landmarks | None,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Alignment:
+    """Return the pose given as an alignment, or else the one that is found."""
+    from inst_align.core.alignment import Alignment
+    from inst_align.core.fit import PairConfig, fit_pose
+    from inst_align.core.landmarks import landmark_report
+
+    if init is not None:
+        report = {"pose_method": "given", "angle": init.angle, "mirrored": init.is_reflection}
+        if landmarks is not None:
+            report |= landmark_report(landmarks, init, init, ref.spacing)
+        return Alignment(affine=init, transform=init, report=report)
+    return fit_pose(
+        ref,
+        src,
+        method=method,
+        allow_reflection=allow_reflection,
+        landmarks=landmarks,
+        config=PairConfig(),
+        generator=generator,
+        device=device,
+    )
 
 
 def finish(
@@ -55,7 +110,7 @@ def finish(
         spatial_key=spatial_key,
         params=params | seed | genes | {"spatial_key": spatial_key, "normalized": dict(pair.normalized)},
         alignment=result,
-        xy_aligned=result.transform(pair.src.xy),
+        xy_aligned=pair.cells[1].moved_by(result.transform),
     )
     return (adata_ref, adata_src) if copy else None
 
@@ -75,8 +130,30 @@ def warn_about_pose(report: dict[str, Any], *, allow_reflection: bool) -> None:
         )
 
 
+def warn_about_overlap(pair: Pair, result: Alignment) -> None:
+    """Warn when little of either section lies on the other."""
+    placed = result.transform(pair.src.xy)
+    reach = REACH * max(pair.ref.spacing, pair.src.spacing * result.affine.scale)
+    both = (pair.ref.xy, placed), (placed, pair.ref.xy)
+    on_source, on_reference = (_share_on(own, other, reach) for own, other in both)
+    if max(on_reference, on_source) < LITTLE_OVERLAP:
+        warn_user(
+            f"Only {on_reference:.0%} of the source's cells lie on the reference, and {on_source:.0%} of the reference's "
+            f"on the source: look at `ia.pl.alignment` before you trust the result, and pass a pose as `init` if the "
+            f"sections overlap more than that."
+        )
+
+
+def _share_on(own: np.ndarray, other: np.ndarray, reach: float) -> float:
+    """Return the share of points, shape ``(n, 2)``, within reach of another set of points."""
+    some = own[:: -(-len(own) // OVERLAP_CELLS)]
+    return float(np.isfinite(cKDTree(other).query(some, distance_upper_bound=reach)[0]).mean())
+
+
 def warn_about_map(report: dict[str, Any]) -> None:
-    """Warn when the non-rigid part cannot be trusted."""
+    """Warn when the non-rigid part, if there is one, cannot be trusted."""
+    if "fold_fraction" not in report:
+        return
     if report["fold_fraction"] > 0:
         warn_user(
             f"The map folds at {report['fold_fraction']:.1%} of the source's cells, so that it has no inverse there; "
@@ -92,10 +169,14 @@ def warn_about_map(report: dict[str, Any]) -> None:
 
 @contextmanager
 def progress_bar(*, show: bool) -> Iterator[Callback]:
-    """Yield a callback that moves one progress bar, named after the stage that runs."""
+    """Yield a callback that moves one progress bar, named after the stage that runs.
+
+    Where there is neither a terminal nor a notebook to draw it on, a bar would fill a log file, so there is none.
+    """
     from tqdm.auto import tqdm
 
-    with tqdm(disable=not show, leave=False, unit="step") as bar:
+    visible = "ipykernel" in sys.modules or sys.stderr.isatty()
+    with tqdm(disable=not (show and visible), leave=False, unit="step") as bar:
 
         def update(step: Step) -> None:
             bar.total = step.total

@@ -10,8 +10,9 @@ from inst_align._keys import ROLE_REFERENCE, ROLE_SOURCE
 
 
 def coordinates_hash(xy: np.ndarray) -> str:
-    """Return a fingerprint of a set of points, shape ``(n, 2)``, whatever the order of its rows."""
+    """Return a fingerprint of a set of points, shape ``(n, 2)``, whatever the order of its rows; NaN is no point."""
     points = np.asarray(xy, dtype=np.float64)
+    points = points[np.isfinite(points).all(axis=1)]
     return hashlib.sha256(points[np.lexsort(points.T)].tobytes()).hexdigest()
 
 
@@ -23,4 +24,4 @@ def coordinates_of(xy_ref: np.ndarray, xy_src: np.ndarray) -> dict[str, str]:
 def extents_of(xy_ref: np.ndarray, xy_src: np.ndarray) -> dict[str, np.ndarray]:
     """Return the lowest and highest (x, y) of both sections by role, shape ``(2, 2)`` each, as a record holds them."""
     sections = {ROLE_REFERENCE: xy_ref, ROLE_SOURCE: xy_src}
-    return {role: np.array([xy.min(axis=0), xy.max(axis=0)]) for role, xy in sections.items()}
+    return {role: np.array([np.nanmin(xy, axis=0), np.nanmax(xy, axis=0)]) for role, xy in sections.items()}

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from anndata.abc import CSCDataset
 
-from inst_align._checks import check_counts, finite_expression, matrix_of, warn_user
+from inst_align._checks import check_counts, finite_expression, is_lazy, matrix_of, warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,15 +27,28 @@ logger = logging.getLogger("inst_align")
 
 FEW_GENES = 50
 ROWS_AT_ONCE = 8192
+COLUMNS_AT_ONCE = 512
 HVG_CELLS = 50_000
 """Cells of a section, evenly spread over it, that variable genes are chosen on."""
+LARGEST_USUAL_LOG = 12.0
+"""Counts above the exponential of this, 160,000, are rare: values below it that are not whole may be logarithms."""
 LARGEST_LOG = 50.0
 """Values above this are no logarithms: their exponential would leave float32."""
 
 
-def read_expression(adata: AnnData, name: Role, layer: str | None, genes: tuple[str, ...]) -> sp.csr_matrix:
-    """Return the stored values of the given genes, in that order, as a float32 CSR copy; raise when one is not finite."""
+def read_expression(
+    adata: AnnData, name: Role, layer: str | None, genes: tuple[str, ...], rows: np.ndarray
+) -> sp.csr_matrix:
+    """Return the stored values of the given genes, in that order, and rows (a mask), as a float32 CSR copy.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        There is no such matrix, it is of an unknown kind, or a value in these rows is not finite.
+    """
     matrix = _read_columns(matrix_of(adata, layer, name), adata.var_names.get_indexer(genes))
+    if not rows.all():
+        matrix = matrix[rows]
     finite_expression(matrix, genes, name)
     return matrix
 
@@ -43,13 +56,15 @@ def read_expression(adata: AnnData, name: Role, layer: str | None, genes: tuple[
 def _read_columns(matrix: Any, columns: np.ndarray) -> sp.csr_matrix:
     """Return the given columns, in that order, as a float32 CSR copy in canonical form.
 
-    ``matrix`` is dense or sparse, in memory or on disk; from a file, or of a dense array, only some rows are handled
-    at a time, so that nothing larger than the result is ever held.
+    ``matrix`` is dense or sparse, in memory, on disk, or lazy. Of all but sparse matrices in memory only a block is
+    handled at a time, so that nothing larger than the result and a block is ever held.
     """
-    if isinstance(matrix, CSCDataset):  # has no cheap rows
-        matrix = matrix.to_memory()
     if sp.issparse(matrix):
         picked = _pick(matrix, columns)
+    elif is_lazy(matrix):
+        picked = _pick_lazily(matrix, columns)
+    elif isinstance(matrix, CSCDataset):  # has no cheap rows
+        picked = _pick_from_columns(matrix, columns)
     else:
         starts = range(0, matrix.shape[0], ROWS_AT_ONCE)
         picked = sp.vstack([_pick(matrix[i : i + ROWS_AT_ONCE], columns) for i in starts], format="csr")
@@ -66,6 +81,41 @@ def _pick(block: Any, columns: np.ndarray) -> sp.csr_matrix:
         if block.dtype == np.float16:  # scipy cannot index this
             block = block.astype(np.float32)
         return sp.csr_matrix(block[:, columns].astype(np.float32))
+
+
+def _pick_from_columns(matrix: CSCDataset, columns: np.ndarray) -> sp.csr_matrix:
+    """Read columns of a file that is stored by columns, some at a time; files want them in their own order."""
+    order = np.argsort(columns)
+    parts = []
+    for start in range(0, len(columns), COLUMNS_AT_ONCE):
+        part = matrix[:, columns[order[start : start + COLUMNS_AT_ONCE]]]
+        parts.append(sp.csc_matrix(part.astype(np.float32)))
+    return sp.csr_matrix(sp.hstack(parts, format="csc")[:, np.argsort(order)])
+
+
+def _pick_lazily(matrix: Any, columns: np.ndarray) -> sp.csr_matrix:
+    """Pick the columns of each chunk of a dask array where it is computed, so that no two whole chunks need to meet."""
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    stops = np.cumsum(matrix.chunks[1])
+    chunk_of = np.searchsorted(stops, columns, side="right")
+    starts = stops - np.asarray(matrix.chunks[1])
+    wanted = [(j, columns[chunk_of == j] - starts[j]) for j in np.unique(chunk_of)]
+    pick = delayed(_pick_chunk, pure=False)
+    rows = [[pick(row[j], inner) for j, inner in wanted] for row in matrix.to_delayed()]
+    (computed,) = compute(rows)
+    picked = sp.vstack([sp.hstack(parts, format="csr") for parts in computed], format="csr")
+    return picked[:, np.argsort(np.argsort(chunk_of, kind="stable"))]
+
+
+def _pick_chunk(block: Any, columns: np.ndarray) -> sp.csr_matrix:
+    if not (isinstance(block, np.ndarray) or sp.issparse(block)):
+        raise TypeError(
+            f"The chunks of a dask array are of the type {type(block).__module__}.{type(block).__name__}; map them to "
+            f"numpy or scipy sparse arrays first."
+        )
+    return _pick(block, columns)
 
 
 def usable_genes(ref: sp.csr_matrix, src: sp.csr_matrix) -> np.ndarray:
@@ -85,7 +135,7 @@ def usable_genes(ref: sp.csr_matrix, src: sp.csr_matrix) -> np.ndarray:
     if keep.sum() < FEW_GENES:
         warn_user(
             f"Only {keep.sum()} of the {len(keep)} genes that `adata_ref` and `adata_src` share vary in both; "
-            f"the alignment rests on these."
+            f"the alignment rests on these: if you expected more, compare `adata_ref.var_names` and `adata_src.var_names`."
         )
     return keep
 
@@ -107,6 +157,11 @@ def _looks_like_counts(matrix: sp.csr_matrix) -> bool:
     """Whether the values are whole and not negative; a hint for warnings, never a decision."""
     values = matrix.data[:: max(1, matrix.nnz // 100_000)]
     return bool((values >= 0).all() and (values == np.rint(values)).all())
+
+
+def _looks_like_logarithms(matrix: sp.csr_matrix) -> bool:
+    """Whether the values are not whole and small enough for logarithms of counts; a hint, never a decision."""
+    return not _looks_like_counts(matrix) and matrix.data.max() < LARGEST_USUAL_LOG
 
 
 def normalize_pair(
@@ -150,13 +205,20 @@ def _warn_if_odd(matrices: dict[Role, sp.csr_matrix], logged: dict[Role, bool], 
         done, raw = sorted(logged, key=lambda name: not logged[name])
         warn_user(
             f'The {done} says in `uns["log1p"]` that it is log-normalised and the {raw} does not, so that only the '
-            f"{raw} was normalised now; pass `normalize=True` if {where} holds counts in both."
+            f"{raw} was normalised now; pass `normalize=True` if {where} holds counts in both, and set "
+            f'`uns["log1p"] = {{}}` in the {raw} if {where} holds logarithms in both.'
         )
     elif not any(logged.values()) and len(set(whole.values())) > 1:
         counts, other = sorted(whole, key=lambda name: not whole[name])
         warn_user(
             f"The {counts} holds whole numbers in {where} and the {other} does not, and both were taken for counts; "
             f'if one is log-normalised, say so by setting its `uns["log1p"] = {{}}`.'
+        )
+    elif not any(logged.values()) and all(_looks_like_logarithms(matrix) for matrix in matrices.values()):
+        largest = max(float(matrix.data.max()) for matrix in matrices.values())
+        warn_user(
+            f"{where} was taken for counts in both sections, but holds numbers that are not whole and at most "
+            f"{largest:.3g}; if they are logarithms, pass `normalize=False`."
         )
     doubtful = [name for name in matrices if logged[name] and whole[name]]
     if doubtful:

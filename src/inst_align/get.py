@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inst_align._keys import ROLE_REFERENCE, SPATIAL_ALIGNED
+from inst_align._keys import ROLE_LIBRARY, ROLE_REFERENCE, SPATIAL_ALIGNED
 from inst_align._record import read_record
 
 if TYPE_CHECKING:
@@ -115,11 +115,22 @@ def params(adata: AnnData, key: str = SPATIAL_ALIGNED) -> dict[str, Any]:
     >>> ia.get.params(adata, key="X_inst")
     {'rng': 0}
     """
-    return dict(read_record(adata, key).get("params", {}))
+    return dict(_record(adata, key).get("params", {}))
+
+
+def _record(adata: AnnData, key: str) -> dict[str, Any]:
+    record = read_record(adata, key)
+    if record.get("role") == ROLE_LIBRARY:
+        there = ", ".join(repr(section["name"]) for section in record["sections"].values())
+        raise ValueError(
+            f"`adata` holds several sections (`key={key!r}`: {there}), each with a record of its own; take a pair out by "
+            f"`ia.pp.split_sections` first."
+        )
+    return record
 
 
 def _entry(adata: AnnData, key: str, name: str) -> Any:
-    record = read_record(adata, key)
+    record = _record(adata, key)
     if record.get("role") == ROLE_REFERENCE:
         raise ValueError(
             f"`adata` was the reference of this run (`key={key!r}`), which has no {name}; pass the source."

@@ -50,12 +50,12 @@ def test_methods_see_expression_gene_names_and_coordinates_and_nothing_else(sect
 
 
 def test_no_adapter_returns_what_it_was_not_given(section, made, as_pair):
-    ref, src = made(section, "rigid", seed=2)
+    ref, src = made(section, "rigid")
     pair = as_pair(ref, src)
     outcome = run_method(METHODS["rigid"], pair)
     row = measure(pair, outcome)
-    assert row["pose_right"] == 1
     assert row["median"] == row["pose_median"] < 1
+    assert row["pose_best"] < 1e-9
     assert row["median"] > 0  # the truth itself would be 0
     assert row["folds"] == 0
     assert row["inverse_p99"] < 1e-9

@@ -99,7 +99,7 @@ def test_the_mean_of_two_trials_keeps_the_error_of_one() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "pays"),
-    [({}, True), ({"standard_error": 0.05}, False), ({"left": 6.0}, False), ({"gain": float("nan")}, False)],
+    [({}, True), ({"standard_error": 0.05}, False), ({"left": 10.0}, False), ({"gain": float("nan")}, False)],
 )
 def test_a_gain_pays_if_it_is_certain_and_worthwhile(changes: dict[str, float], *, pays: bool) -> None:
     assert answer(**changes).pays is pays

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from inst_align.core.landmark_terms import PoseTerm, Pull, missed
 from inst_align.core.landmarks import Landmarks, landmark_report, rigid_fit
+from inst_align.core.polish import polish_pose
 from inst_align.core.pose import PoseConfig, PoseResult, search_pose
 from inst_align.core.raster import Grid
 from inst_align.core.registration import Level, Registration, RegistrationConfig, register
-from inst_align.core.transforms import Affine, Displacement
+from inst_align.core.transforms import Affine
 
 CPU = torch.device("cpu")
 CONFIG = RegistrationConfig(
@@ -106,9 +107,17 @@ def test_the_pull_is_that_of_both_directions() -> None:
     shift = torch.zeros(2, 41, 41)
     shift[0] = 0.5
     none = torch.zeros(2, 41, 41)
-    assert pull.cost(shift, -shift).item() == pytest.approx(0, abs=1e-6)
-    assert pull.cost(shift, none).item() == pytest.approx(pull.cost(none, none).item() / 2, rel=1e-5)
-    assert pull.cost(none, -shift).item() == pytest.approx(pull.cost(none, none).item() / 2, rel=1e-5)
+    clear = torch.ones(3)
+
+    def cost(forward: torch.Tensor, backward: torch.Tensor, correlation: torch.Tensor = clear) -> float:
+        return pull.cost(forward, backward, correlation).item()
+
+    assert cost(shift, -shift) == pytest.approx(0, abs=1e-6)
+    assert cost(shift, none) == pytest.approx(cost(none, none) / 2, rel=1e-5)
+    assert cost(none, -shift) == pytest.approx(cost(none, none) / 2, rel=1e-5)
+    # the best channel decides how much the expression is worth beside it
+    assert cost(none, none, torch.tensor([0.0, 0.5])) == pytest.approx(4 * cost(none, none), rel=1e-5)
+    assert cost(none, none, torch.zeros(2)) == pytest.approx(20 * cost(none, none), rel=1e-5)
 
 
 # The pose
@@ -186,6 +195,42 @@ def test_landmarks_of_a_mirrored_section_find_the_mirror_image_that_is_allowed()
     assert np.median(error) < 0.1
 
 
+def test_the_polish_of_a_pose_does_not_leave_the_landmarks() -> None:
+    ref, truth = tissue(300, 1), tissue(250, 2)
+    features = noise(300, 3), noise(250, 4)
+    marks = truth[[3, 60, 110, 150, 200]]
+    off = Affine.from_rigid(0.1, (0.1, -0.05))
+    posed = off(truth)
+    landmarks = Landmarks(ref=marks, src=off(marks))
+    config = RegistrationConfig()
+    alone = Affine(polish_pose(ref, posed, *features, config))
+    found = Affine(polish_pose(ref, posed, *features, config, landmarks=landmarks))
+    left = [float(landmarks.distances(each).mean()) for each in (found, alone, Affine(np.eye(3)))]
+    assert left[0] < 0.6 * min(left[1:])
+
+
+# Whether to bend
+
+
+def test_landmarks_ask_for_bending_where_no_rigid_map_brings_them_together() -> None:
+    rng = np.random.default_rng(0)
+    src = rng.uniform(0, 100, (8, 2))
+    pose = Affine.from_rigid(0.3, (10, 0))
+    exact = pose(src)
+    bent = exact + np.column_stack([8 * np.sin(exact[:, 1] / 20), 8 * np.cos(exact[:, 0] / 20)])
+    for ref, pairs, asked in (
+        (exact, 8, False),
+        (exact + rng.normal(0, 1 / np.sqrt(2), (8, 2)), 8, False),  # marked to one spacing
+        (np.where(np.arange(8)[:, None] == 0, exact + 30, exact), 8, False),  # one is wrong
+        (bent, 8, True),
+        (bent, 2, False),  # says too little
+    ):
+        landmarks = Landmarks(ref=ref[:pairs], src=src[:pairs])
+        assert landmarks.ask_for_bending(pose, 1.0) is asked
+    off = Affine.from_rigid(0.3, (50, 0))
+    assert not Landmarks(ref=exact, src=src).ask_for_bending(off, 1.0)  # another rigid map will do
+
+
 # The registration
 
 
@@ -204,12 +249,8 @@ def marks(truth: np.ndarray, k: int = 14, *, wrong: int = 0) -> Landmarks:
     return Landmarks(ref=ref, src=bend(truth[rows]))
 
 
-def map_of(found: Registration) -> Displacement:
-    return Displacement(found.forward.vectors, np.asarray(found.grid.origin), found.grid.pixel)
-
-
 def error(found: Registration, truth: np.ndarray) -> float:
-    return float(np.median(np.linalg.norm(map_of(found)(bend(truth)) - truth, axis=1)))
+    return float(np.median(np.linalg.norm(found.forward(bend(truth)) - truth, axis=1)))
 
 
 def test_landmarks_lead_the_map_where_the_expression_says_nothing_and_a_wrong_one_does_not() -> None:
@@ -223,7 +264,7 @@ def test_a_landmark_far_from_everything_changes_little() -> None:
     truth = tissue(350, 2)
     src = bend(truth)
     lone = Landmarks(ref=np.array([[1.0, -0.5]]), src=np.array([[-1.0, 0.8]]))
-    moved = map_of(solve(lone, src, informed=True))(src) - map_of(solve(None, src, informed=True))(src)
+    moved = solve(lone, src, informed=True).forward(src) - solve(None, src, informed=True).forward(src)
     assert np.quantile(np.linalg.norm(moved, axis=1), 0.9) < 0.1
 
 
@@ -240,7 +281,7 @@ def test_more_weight_brings_the_pairs_closer_together() -> None:
     left = []
     for weight in (0.1, 1.0, 5.0):
         found = solve(Landmarks(ref=given.ref, src=given.src, weight=weight), bend(truth))
-        left.append(float(given.distances(map_of(found)).mean()))
+        left.append(float(given.distances(found.forward).mean()))
     assert left == sorted(left, reverse=True)
     assert left[2] < 0.5 * left[0]
 
@@ -255,7 +296,7 @@ def test_the_map_does_not_fold_between_pairs_that_contradict_each_other() -> Non
     truth = tissue(200, 2)
     at = np.array([[0.0, 0.0], [0.1, 0.0]])
     crossed = Landmarks(ref=at[::-1] + [[0.3, 0.0], [-0.3, 0.0]], src=at, weight=20.0)
-    transform = map_of(solve(crossed, truth))
+    transform = solve(crossed, truth).forward
     assert np.linalg.det(transform.jacobian(truth)).min() > 0
 
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def align(task: Task) -> dict[str, np.ndarray]:
     """Run with the defaults, on the principal components of both sections."""
-    both = ad.concat(dict(zip(("ref", "src"), log_normalise(task), strict=True)), label="section")
+    sections, middle = log_normalise(task), task.ref.obsm["spatial"].mean(axis=0)
+    for adata in sections:  # "affine" leaves them on the origin, and rows of a plan that lack mass pull "warp" to it
+        adata.obsm["spatial"] = adata.obsm["spatial"] - adata.obsm["spatial"].mean(axis=0)
+    both = ad.concat(dict(zip(("ref", "src"), sections, strict=True)), label="section")
     both.obs["section"] = both.obs["section"].astype("category")
     is_src = (both.obs["section"] == "src").to_numpy()
     sc.pp.pca(both, random_state=task.seed)
@@ -25,9 +28,7 @@ def align(task: Task) -> dict[str, np.ndarray]:
     problem = problem.solve()
     for mode in ("warp", "affine"):
         problem.align(mode=mode, key_added=mode)
-    # its affine mode leaves the sections on the origin: the reference's middle is put back
-    affine = both.obsm["affine"][is_src] + task.ref.obsm["spatial"].mean(axis=0)
-    return {"xy": both.obsm["warp"][is_src], "affine": affine}
+    return {"xy": both.obsm["warp"][is_src] + middle, "affine": both.obsm["affine"][is_src] + middle}
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ def _fit(ref: AnnData, src: AnnData, options: Namespace, key: str, landmarks: di
         "use_rep": options.use_rep,
         "layer": options.layer,
         "normalize": False if options.no_normalize else "auto",
+        "nan_policy": options.nan_policy,
+        "scale": options.scale,
         "allow_reflection": options.allow_reflection,
         "key_added": key,
         "rng": options.rng,

@@ -93,12 +93,28 @@ def _add_align_options(command: ArgumentParser) -> None:
     data.add_argument("--spatial-key", default=SPATIAL, metavar="KEY", help="obsm key of (x, y) (default: %(default)s)")
     data.add_argument("--layer", metavar="KEY", help="layer with the expression (default: X)")
     data.add_argument("--use-rep", metavar="KEY", help="obsm key of features to use instead of the expression")
+    data.add_argument(
+        "--scale",
+        type=factor,
+        metavar="FACTOR",
+        help="multiply the source's coordinates by this, or 'estimate' it (default: both are in one unit)",
+    )
+    data.add_argument(
+        "--nan-policy",
+        choices=("error", "drop-from-fit"),
+        default="error",
+        help="what to do about cells without finite coordinates (default: %(default)s)",
+    )
     data.add_argument("--no-normalize", action="store_true", help="the expression is normalised already")
     data.add_argument(
         "--key-added",
         metavar="KEY",
         help=f"obsm key of the result (default: {SPATIAL_ALIGNED}, or {SPATIAL_RIGID} with --rigid-only)",
     )
+
+
+def factor(text: str) -> float | str:
+    return text if text == "estimate" else float(text)
 
 
 def _add_common_options(command: ArgumentParser) -> None:

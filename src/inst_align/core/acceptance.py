@@ -14,6 +14,7 @@ from inst_align.core.transforms import Affine
 
 if TYPE_CHECKING:
     from inst_align.core.heldout import Features
+    from inst_align.core.landmarks import Landmarks
     from inst_align.core.registration_config import RegistrationConfig
     from inst_align.core.section import Section
 
@@ -60,13 +61,15 @@ class Halves:
 
         return cls(features=(features(order[: n_genes // 2]), features(order[n_genes // 2 :])))
 
-    def bending(self, xy: tuple[np.ndarray, np.ndarray], config: RegistrationConfig) -> HeldOut:
+    def bending(
+        self, xy: tuple[np.ndarray, np.ndarray], config: RegistrationConfig, landmarks: Landmarks | None = None
+    ) -> HeldOut:
         """Judge what a non-rigid map gains; ``xy`` in the reference's unit frame, the source's after the pose."""
         one, other = self.features
-        first = bending_gain(*xy, one, other, config)
+        first = bending_gain(*xy, one, other, config, landmarks)
         if abs(first.gain) > CLEAR * first.standard_error:
             return first
-        return first.mean(bending_gain(*xy, other, one, config))
+        return first.mean(bending_gain(*xy, other, one, config, landmarks))
 
     def moving(self, xy: tuple[np.ndarray, np.ndarray], pose: Affine) -> HeldOut:
         """Judge what a pose gains over leaving the source where it is; ``xy`` in one frame, as stored."""

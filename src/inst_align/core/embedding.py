@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,47 +30,65 @@ class Embedding:
     Parameters
     ----------
     ref, src
-        float32, shapes (n, k) and (m, k), rows as in the sections.
+        float32, shapes (n, k) and (m, k), a row for each place asked for.
     agreement
         By column: correlation of a cell with the mean of its neighbours in its own section plus that in the other, among
         cells that the axis was not found on, shape (k,).
     shared
         By column: share of the spatial structure that both sections have, shape (k,).
-    own, other
-        By column: what share of the weights falls on the cell itself, and on cells of the other section, shapes (k,).
     """
 
     ref: np.ndarray
     src: np.ndarray
     agreement: np.ndarray
     shared: np.ndarray
-    own: np.ndarray
-    other: np.ndarray
 
 
-def embed_pair(ref: Section, src: Section, xy_aligned: np.ndarray, *, device: torch.device) -> Embedding:
-    """Embed the cells of both sections.
+def embed_pair(
+    ref: Section, moved: Section, *, at: tuple[np.ndarray, np.ndarray] | None = None, device: torch.device
+) -> Embedding:
+    """Embed the cells of two aligned sections.
 
     Parameters
     ----------
-    ref, src
-        The sections.
-    xy_aligned
-        Where the cells of the source lie in the reference's frame and units, shape (m, 2).
+    ref, moved
+        The reference, and the source with its cells where they lie in the reference's frame and units.
+    at
+        Places to embed instead of the sections' cells, shapes (n, 2) and (m, 2): where nothing was measured, what lies
+        around is taken.
     device
         Where to compute.
     """
-    moved = replace(src, xy=xy_aligned)
-    orders = ref.canonical_order(), moved.canonical_order()
-    with torch_settings(len(ref) + len(src)), torch.no_grad():
-        channels = Channels.of(ref.take(orders[0]), moved.take(orders[1]), device)
+    places = (ref.xy, moved.xy) if at is None else at
+    with torch_settings(len(ref) + len(moved)), torch.no_grad():
+        channels = Channels.of(ref.take(ref.canonical_order()), moved.take(moved.canonical_order()), device)
         covariance = Covariance.of(channels.cells, channels.values)
-        signal, own, other = krige(channels.cells, channels.values, covariance, device)
-    parts = np.split(signal, [len(ref)])
-    z_ref, z_src = (part[np.argsort(order)] for part, order in zip(parts, orders, strict=True))
-    return Embedding(
-        ref=z_ref, src=z_src, agreement=channels.agreement, shared=covariance.shared_fraction, own=own, other=other
-    )
+        signal = krige(channels.cells, channels.values, covariance, channels.frame.cells(*places), device)
+    z_ref, z_src = np.split(signal, [len(places[0])])
+    return Embedding(ref=z_ref, src=z_src, agreement=channels.agreement, shared=covariance.shared_fraction)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """The frame to work in: centred, with neighbouring cells at a distance of about one.
+
+    Parameters
+    ----------
+    center
+        Shape (2,), in the reference's units.
+    spacing
+        Its unit: the neighbour distance of the section that has the larger one.
+    """
+
+    center: np.ndarray
+    spacing: float
+
+    def cells(self, xy_ref: np.ndarray, xy_moved: np.ndarray) -> Cells:
+        """Places of the reference, shape (n, 2), and of the source, shape (m, 2), in this frame."""
+        return Cells(
+            xy=(np.concatenate([xy_ref, xy_moved]) - self.center) / self.spacing,
+            in_source=np.repeat([False, True], [len(xy_ref), len(xy_moved)]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +97,8 @@ class Channels:
 
     Parameters
     ----------
+    frame
+        In which the cells lie.
     cells
         The reference's, then the source's.
     values
@@ -87,6 +107,7 @@ class Channels:
         Of neighbours among cells that the axis was not found on, shape (k,).
     """
 
+    frame: Frame
     cells: Cells
     values: np.ndarray
     agreement: np.ndarray
@@ -103,16 +124,14 @@ class Channels:
             Where to compute.
         """
         generator = torch.Generator().manual_seed(SEED)
-        xy = np.concatenate([ref.xy, moved.xy])
-        cells = Cells(
-            xy=(xy - xy.mean(axis=0)) / max(ref.spacing, moved.spacing),
-            in_source=np.repeat([False, True], [len(ref), len(moved)]),
-        )
+        center = np.concatenate([ref.xy, moved.xy]).mean(axis=0)
+        frame = Frame(center=center, spacing=max(ref.spacing, moved.spacing))
+        cells = frame.cells(ref.xy, moved.xy)
         measured = Measured(expression=(ref.expression, moved.expression), is_rep=ref.is_rep, device=device)
         n_axes, agreement = count_reliable(measured, cells, MOST_AXES, generator)
         scores = measured.scores(spatial_axes(measured, cells.agreement(), MOST_AXES, generator))
         values = matched(cells, scores / np.sqrt((scores**2).sum(axis=1).mean().clip(1e-12)))
-        return cls(cells=cells, values=values[:, :n_axes], agreement=agreement[:n_axes])
+        return cls(frame=frame, cells=cells, values=values[:, :n_axes], agreement=agreement[:n_axes])
 
 
 def matched(cells: Cells, scores: np.ndarray) -> np.ndarray:

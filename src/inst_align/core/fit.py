@@ -197,9 +197,9 @@ def find_pose(
         icp = adaptive_icp(xy_ref, xy_src, *features, allow_reflection=allow_reflection)
         unit_matrix, found = icp.matrix, {"pose_score": icp.score, "pose_rmse": icp.rmse * frame_ref.scale}
     else:
-        features_of_both = pair.features_ref, pair.features_src
+        shared = pair.features_ref, pair.features_src
         marks = landmarks and landmarks.mapped(frame_ref.to_unit, frame_src.to_unit)
-        result = search_pose(xy_ref, xy_src, *features_of_both, PoseConfig(allow_reflection=allow_reflection), marks)
+        result = search_pose(xy_ref, xy_src, *shared, PoseConfig(allow_reflection=allow_reflection), marks)
         unit_matrix = result.best.matrix
         runner_up = result.runner_up.score if result.runner_up else -1.0
         found = {
@@ -240,7 +240,8 @@ def fit_pair(
     allow_reflection
         Whether a mirrored pose may win the search.
     accept
-        ``"auto"``: bend the source if that pays on held-out genes. ``"nonrigid"``, ``"rigid"``: always, never.
+        ``"auto"``: bend the source if that pays on held-out genes, or if landmarks cannot meet otherwise.
+        ``"nonrigid"``, ``"rigid"``: always, never.
     landmarks
         Points that belong together, in user units.
     generator, device
@@ -262,22 +263,22 @@ def fit_pair(
                 pair,
                 affine,
                 searched=init is None,
-                # landmarks say where things belong: what they pull apart is not for genes to decide
-                accept="nonrigid" if accept == "auto" and landmarks is not None and landmarks.weight > 0 else accept,
+                accept=accept,
                 config=config,
+                landmarks=landmarks,
                 generator=generator,
             )
+        marks = landmarks and landmarks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
         xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
         features = pair.features_ref, pair.features_src
         found: Registration | None = None
         if bends:
             with clock.stage("registration"):
-                marks = landmarks and landmarks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
                 found = register(*xy, *features, config.registration, landmarks=marks, on_step=clock.step)
         else:
             clock.leave_out(config.registration.n_steps)
         if not bends and init is not None:  # a pose that was searched for has been polished already
-            affine, xy = _polished(affine, xy, features, frame, config.registration)
+            affine, xy = _polished(affine, xy, features, frame, config.registration, marks)
         move: Move = _identity if found is None else found.forward
         fitted: FieldFit | None = None
         if config.field is not None:
@@ -322,6 +323,7 @@ def _judge(
     searched: bool,
     accept: Accept,
     config: PairConfig,
+    landmarks: Landmarks | None,
     generator: torch.Generator,
 ) -> tuple[Affine, bool, dict[str, Any]]:
     """Decide what moves: returns the pose, whether to bend the source, and what there is to say about it."""
@@ -339,19 +341,25 @@ def _judge(
         return affine, accept != "rigid", {"verdict": UNTESTED}
     frame = UnitFrame.of(pair.ref.xy)
     report: dict[str, Any] = {}
-    if searched:
+    marks = landmarks if landmarks is not None and landmarks.weight > 0 else None
+    if searched and marks is None:  # landmarks say where the source belongs
         stored = frame.to_unit(pair.ref.xy), frame.to_unit(pair.src.xy)
         if stays(halves.moving(stored, _in_frame(affine, frame))):
             affine = Affine(np.eye(3))
             report = {"pose_method": "stored", "angle": 0.0, "mirrored": False}
     posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
-    found = halves.bending(posed, config.registration.trial())
+    in_frame = marks and marks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
+    found = halves.bending(posed, config.registration.trial(), in_frame)
+    called_for = marks is not None and marks.ask_for_bending(affine, pair.ref.spacing)
+    if marks is not None:
+        report["landmarks_ask_for_bending"] = called_for
+    bends = found.pays or called_for
     return (
         affine,
-        found.pays,
+        bends,
         {
             **report,
-            "verdict": NON_RIGID if found.pays else RIGID_SUFFICIENT,
+            "verdict": NON_RIGID if bends else RIGID_SUFFICIENT,
             "heldout_correlation_rigid": found.simple,
             "heldout_correlation_nonrigid": found.elaborate,
             "heldout_gain": found.gain,
@@ -371,9 +379,10 @@ def _polished(
     features: tuple[torch.Tensor, torch.Tensor],
     frame: UnitFrame,
     config: RegistrationConfig,
+    marks: Landmarks | None,
 ) -> tuple[Affine, tuple[np.ndarray, np.ndarray]]:
     """Polish a pose (user units); returns it, and the coordinates of both in the unit frame."""
-    step = Affine(polish_pose(*xy, *features, config))
+    step = Affine(polish_pose(*xy, *features, config, landmarks=marks))
     to_unit = frame.matrix
     return Affine(np.linalg.inv(to_unit) @ step.matrix @ to_unit @ affine.matrix), (xy[0], step(xy[1]))
 

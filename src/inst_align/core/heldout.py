@@ -22,6 +22,7 @@ from inst_align.core.transforms import Affine
 if TYPE_CHECKING:
     import torch
 
+    from inst_align.core.landmarks import Landmarks
     from inst_align.core.registration_config import RegistrationConfig
     from inst_align.core.transforms import Transform
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 CERTAIN = 3.0
 """Standard errors by which the gain must exceed zero."""
-WORTHWHILE = 0.02
+WORTHWHILE = 0.012
 """Share of what the simple map leaves unexplained that the gain must reach."""
 BLOCK = 0.35
 """Side of a block of tissue, in unit lengths."""
@@ -78,7 +79,12 @@ class HeldOut:
 
 
 def bending_gain(
-    xy_ref: np.ndarray, xy_src: np.ndarray, fitted: Features, held_out: Features, config: RegistrationConfig
+    xy_ref: np.ndarray,
+    xy_src: np.ndarray,
+    fitted: Features,
+    held_out: Features,
+    config: RegistrationConfig,
+    landmarks: Landmarks | None = None,
 ) -> HeldOut:
     """Fit a pose and a non-rigid map on some genes, and judge on others what the latter gains.
 
@@ -90,9 +96,11 @@ def bending_gain(
         Features of the reference (n, k) and the source (m, k), from disjoint sets of genes.
     config
         Of the registration to be tried.
+    landmarks
+        Pairs of points that both maps go by, in the frame of the coordinates.
     """
-    found = register(xy_ref, xy_src, *fitted, config)
-    rigid = Affine(polish_pose(xy_ref, xy_src, *fitted, config, rounds=1))
+    found = register(xy_ref, xy_src, *fitted, config, landmarks=landmarks)
+    rigid = Affine(polish_pose(xy_ref, xy_src, *fitted, config, landmarks=landmarks, rounds=1))
     return compare(xy_ref, xy_src, held_out, (rigid, rigid.inverse()), (found.forward, found.backward))
 
 

@@ -78,7 +78,8 @@ class Covariance:
         shared, private = fitted[:, :n_shared], fitted[:, n_shared:]
         private = private if private.size else np.zeros_like(shared)
         variance = np.stack([(values[cells.in_source == source] ** 2).mean(axis=0) for source in (False, True)])
-        noise = np.maximum(variance - (shared + private).sum(axis=1), LEAST_NOISE * variance)
+        least = np.where(variance.any(axis=0), LEAST_NOISE * variance.mean(axis=0), 1.0)
+        noise = np.maximum(variance - (shared + private).sum(axis=1), least)
         return cls(shared=shared, private=private, noise=noise)
 
     @property
@@ -145,63 +146,62 @@ def _products(cells: Cells, values: np.ndarray, some: np.ndarray) -> tuple[_Prod
     return parts[0], parts[1]
 
 
-def krige(
-    cells: Cells, values: np.ndarray, covariance: Covariance, device: torch.device
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Guess the shared signal at each cell, from the cell itself and those around it in both sections.
+def krige(cells: Cells, values: np.ndarray, covariance: Covariance, at: Cells, device: torch.device) -> np.ndarray:
+    """Guess the shared signal at places in both sections, from the cells around them in both.
 
-    The cost grows with the number of cells: for each cell and channel ``N_NEAREST`` equations are solved. A channel of
-    which the sections share nothing is denoised by each section alone.
+    A place where a cell lies makes the most of what was measured on that cell. The cost grows with the number of places:
+    for each of them and each channel ``N_NEAREST`` equations are solved. A channel of which the sections share nothing is
+    denoised by each section alone.
 
     Parameters
     ----------
     cells
-        Where the cells are.
+        Where the channels were measured.
     values
         Channels, each of mean zero, shape (n, k).
     covariance
         Of the channels.
+    at
+        m places, in the frame and unit of the cells, and which of them are the source's.
     device
         Where to compute.
 
     Returns
     -------
-    Signal, float32, shape (n, k), and the shares of all weights that fall on the cell itself and on the other section,
-    means over the cells, shapes (k,).
+    Signal, float32, shape (m, k).
     """
-    _, nearest = cKDTree(cells.xy).query(cells.xy, k=np.arange(1, min(N_NEAREST, len(values)) + 1))
-    xy, measured, noise = (
-        torch.as_tensor(array, dtype=torch.float32, device=device) for array in (cells.xy, values, covariance.noise)
+    _, nearest = cKDTree(cells.xy).query(at.xy, k=np.arange(1, min(N_NEAREST, len(values)) + 1))
+    xy, targets, measured, noise = (
+        torch.as_tensor(array, dtype=torch.float32, device=device)
+        for array in (cells.xy, at.xy, values, covariance.noise)
     )
-    source = torch.as_tensor(cells.in_source, device=device)
-    signal, share = torch.empty_like(measured), torch.zeros(2, values.shape[1], device=device)
-    for rows in torch.arange(len(values), device=device).split(CHUNK):
+    source, target_source = (torch.as_tensor(each.in_source, device=device) for each in (cells, at))
+    signal = torch.empty(len(targets), values.shape[1], device=device)
+    for rows in torch.arange(len(targets), device=device).split(CHUNK):
         index = torch.as_tensor(nearest[rows.cpu().numpy()], device=device)
         place, of_source = xy[index], source[index]
-        apart = torch.cdist(place, place, compute_mode="donot_use_mm_for_euclid_dist")
+        apart = _exponentials(torch.cdist(place, place, compute_mode="donot_use_mm_for_euclid_dist"))
+        away = _exponentials(torch.linalg.vector_norm(place - targets[rows][:, None], dim=2))
         same = of_source[:, :, None] == of_source[:, None, :]
-        away, own_section = (
-            torch.linalg.vector_norm(place - xy[rows][:, None], dim=2),
-            of_source == source[rows][:, None],
-        )
-        itself = index == rows[:, None]
+        own_section = of_source == target_source[rows][:, None]
         for channel, (shared, private) in enumerate(zip(covariance.shared, covariance.private, strict=True)):
-            matrix = _covariance(apart, shared) + same * _covariance(apart, private)
+            matrix = _combined(apart, shared) + same * _combined(apart, private)
             matrix.diagonal(dim1=1, dim2=2).add_(noise[:, channel][of_source.long()])
-            here = _covariance(away, shared) if shared.any() else own_section * _covariance(away, private)
+            here = _combined(away, shared) if shared.any() else own_section * _combined(away, private)
             weight = torch.cholesky_solve(here[:, :, None], torch.linalg.cholesky(matrix))[:, :, 0]
             signal[rows, channel] = (weight * measured[index, channel]).sum(dim=1)
-            weight = weight.abs() / weight.abs().sum(dim=1, keepdim=True).clamp_min(1e-12)
-            share[0, channel] += (weight * itself).sum()
-            share[1, channel] += (weight * ~own_section).sum()
-    own, other = (share / len(values)).cpu().numpy()
-    return signal.cpu().numpy(), own, other
+    return signal.cpu().numpy()
 
 
-def _covariance(distance: torch.Tensor, variances: np.ndarray) -> torch.Tensor:
-    """Sum of exponentials of the ranges in ``SCALES``."""
-    total = torch.zeros_like(distance)
-    for variance, scale in zip(variances.tolist(), SCALES, strict=True):
+def _exponentials(distance: torch.Tensor) -> list[torch.Tensor]:
+    """One for each of the ranges in ``SCALES``."""
+    return [torch.exp(distance / -scale) for scale in SCALES]
+
+
+def _combined(exponentials: list[torch.Tensor], variances: np.ndarray) -> torch.Tensor:
+    """Sum of exponentials, each times its variance."""
+    total = torch.zeros_like(exponentials[0])
+    for variance, exponential in zip(variances.tolist(), exponentials, strict=True):
         if variance > 0:
-            total.add_(torch.exp(distance / -scale), alpha=variance)
+            total.add_(exponential, alpha=variance)
     return total

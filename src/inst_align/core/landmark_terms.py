@@ -5,13 +5,13 @@ small against ``scale``, and never more than 1, so that a pair marked wrongly ca
 shrinks with the level of detail (graduated non-convexity; Blake and Zisserman, Visual Reconstruction, 1987): at first
 every pair pulls, at last those that the rest of the evidence could be brought to agree with.
 
-In the registration a pair counts the more, the less the expression of the two sections agrees: the terms of channels
-that hardly correlate are as large as any other, but say nothing.
+Beside the data term of the registration a pair counts the more, the less the expression of the two sections agrees:
+the terms of channels that hardly correlate are as large as any other, but say nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,6 +42,11 @@ def missed(difference: torch.Tensor, scale: float) -> torch.Tensor:
     """Cost of differences (..., 2), from 0 for none to 1 for very long ones."""
     squared = difference.square().sum(dim=-1)
     return squared / (squared + scale**2)
+
+
+def trusted(correlation: torch.Tensor) -> float:
+    """What expression is worth whose channels (k,) correlate so between the sections: from 1, by the best of them."""
+    return float(correlation.max().square().clamp_min(DOUBT))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,8 +101,6 @@ class Pull:
         Distance from which on a pair hardly pulls.
     weight
         Cost of a pair that is wholly missed, beside channels that correlate perfectly.
-    trust
-        What that is divided by: squared correlation of the best channel.
     """
 
     ref: torch.Tensor
@@ -105,7 +108,6 @@ class Pull:
     grid: Grid
     scale: float
     weight: float
-    trust: float = 1.0
 
     @classmethod
     def of(cls, landmarks: Landmarks, grid: Grid, *, control: float, spacing: float, device: torch.device) -> Pull:
@@ -120,13 +122,12 @@ class Pull:
             weight=SHARE * landmarks.weight,
         )
 
-    def beside(self, correlation: torch.Tensor) -> Pull:
-        """Return the term to put beside channels (k,) of these correlations, of which the best one decides."""
-        return replace(self, trust=float(correlation.max().square().clamp_min(DOUBT)))
+    def cost(self, forward: torch.Tensor, backward: torch.Tensor, correlation: torch.Tensor) -> torch.Tensor:
+        """Sum over the pairs, mean of both directions, beside channels (k,) that correlate so.
 
-    def cost(self, forward: torch.Tensor, backward: torch.Tensor) -> torch.Tensor:
-        """Sum over the pairs, mean of both directions, for displacements (2, H, W) of the source and the reference."""
+        ``forward`` and ``backward`` are displacements (2, H, W) of the source and of the reference.
+        """
         there = self.src + sample(forward, self.grid, self.src).T - self.ref
         back = self.ref + sample(backward, self.grid, self.ref).T - self.src
         apart = missed(there, self.scale) + missed(back, self.scale)
-        return self.weight / self.trust * apart.sum() / 2
+        return self.weight / trusted(correlation) * apart.sum() / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inst_align.core.transforms import Transform
+
+
+FEWEST = 3
+MARKED_WITHIN = 2.0
+"""Neighbour distances to which landmarks can be expected to be right."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +44,19 @@ class Landmarks:
     def distances(self, transform: Transform) -> np.ndarray:
         """Distance, shape (k,), from each reference's point to where the source's is put."""
         return np.linalg.norm(transform(self.src) - self.ref, axis=1)
+
+    def ask_for_bending(self, pose: Affine, spacing: float) -> bool:
+        """Whether neither the pose nor the best rigid fit brings most of the pairs as near as hands can mark them.
+
+        Distances are taken for larger by what a fit of three parameters to 2 k coordinates makes them smaller. Of
+        fewer than three pairs nothing can be said.
+        """
+        n_pairs = len(self.ref)
+        if n_pairs < FEWEST:
+            return False
+        best = rigid_fit(self.src, self.ref, mirror=pose.is_reflection)
+        left = min(float(np.median(self.distances(each))) for each in (pose, best))
+        return left * math.sqrt(2 * n_pairs / (2 * n_pairs - 3)) > MARKED_WITHIN * spacing
 
 
 def rigid_fit(src: np.ndarray, ref: np.ndarray, *, mirror: bool = False) -> Affine:

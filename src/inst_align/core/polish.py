@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.landmark_terms import PoseTerm, trusted
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
 
 if TYPE_CHECKING:
+    from inst_align.core.landmarks import Landmarks
     from inst_align.core.registration_config import RegistrationConfig
 
 SIGMA = 0.08
@@ -33,6 +35,7 @@ def polish_pose(
     features_src: torch.Tensor,
     config: RegistrationConfig,
     *,
+    landmarks: Landmarks | None = None,
     rounds: int = 3,
 ) -> np.ndarray:
     """Find the small rotation and shift that bring a posed source nearer to the reference; homogeneous (3, 3).
@@ -45,6 +48,8 @@ def polish_pose(
         Shared features, shapes (n, k) and (m, k).
     config
         Of the registration, whose data term this shares.
+    landmarks
+        Pairs of points that are to meet, in the frame of the coordinates.
     rounds
         How often the descent begins anew, each time with a new notion of where tissue ought to find tissue, which
         holds the section back a little; a pose that is nearly right needs one.
@@ -58,11 +63,22 @@ def polish_pose(
     points = grid.points(device)
     pose = torch.zeros(3, device=device, requires_grad=True)
 
-    def both_ways() -> tuple[torch.Tensor, torch.Tensor]:
+    marks = None if landmarks is None else PoseTerm.of(landmarks, device)
+
+    def rotation() -> torch.Tensor:
         c, s = pose[0].cos(), pose[0].sin()
-        rotation = torch.stack([torch.stack([c, -s]), torch.stack([s, c])])
-        forward, backward = points @ rotation.T + pose[1:], (points - pose[1:]) @ rotation
+        return torch.stack([torch.stack([c, -s]), torch.stack([s, c])])
+
+    def both_ways() -> tuple[torch.Tensor, torch.Tensor]:
+        turn = rotation()
+        forward, backward = points @ turn.T + pose[1:], (points - pose[1:]) @ turn
         return grid.normalize(forward)[None], grid.normalize(backward)[None]
+
+    def cost(mismatch: Mismatch) -> torch.Tensor:
+        data = mismatch(*both_ways())
+        if marks is None:
+            return data
+        return data + marks.of_poses(rotation()[None], pose[None, 1:])[0] / trusted(mismatch.correlation)
 
     for _ in range(rounds):
         mismatch = Mismatch.begin(ref, src, *both_ways(), escape_cost=config.escape_cost, sigma=SIGMA / grid.pixel)
@@ -70,7 +86,7 @@ def polish_pose(
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS, eta_min=0.1 * RATE * SIGMA)
         for _ in range(STEPS):
             optimiser.zero_grad()
-            mismatch(*both_ways()).backward()
+            cost(mismatch).backward()
             optimiser.step()
             schedule.step()
     angle, x, y = pose.detach().cpu().double().tolist()

@@ -4,8 +4,7 @@ No start is needed. Feature channels of both sections are drawn on a common rast
 cross-correlation (Padfield, IEEE Trans. Image Process. 21(5), 2012) gives the score of every shift at once through the
 FFT; a power of the overlap keeps small accidental overlaps from winning. The best distinct poses are then refined on
 the cells themselves, against the reference's smoothed features, and the winner is polished on finer rasters. Landmarks,
-if there are any, are part of the score all the way: a pose pays for the pairs that it keeps apart
-(:mod:`inst_align.core.landmark_terms`).
+if there are any, take part all the way: a pose pays for pairs that it keeps apart (:mod:`inst_align.core.landmark_terms`).
 """
 
 from __future__ import annotations
@@ -139,17 +138,24 @@ def search_pose(
         found += by_angle
     refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], starts, marks)
     result = _choose(refined, found, 0.3 * radius, config)
-    if marks is not None:  # the polish knows nothing of landmarks
-        return result
     # The scores of all poses stay those of one raster, so that they can be compared.
-    return replace(result, best=_polished(result.best, xy_ref, xy_src, features_ref, features_src))
+    return replace(result, best=_polished(result.best, xy_ref, xy_src, features_ref, features_src, landmarks))
 
 
 def _polished(
-    pose: Candidate, xy_ref: np.ndarray, xy_src: np.ndarray, features_ref: torch.Tensor, features_src: torch.Tensor
+    pose: Candidate,
+    xy_ref: np.ndarray,
+    xy_src: np.ndarray,
+    features_ref: torch.Tensor,
+    features_src: torch.Tensor,
+    landmarks: Landmarks | None,
 ) -> Candidate:
-    posed = xy_src @ pose.matrix[:2, :2].T + pose.shift
-    step = polish_pose(xy_ref, posed, features_ref, features_src, RegistrationConfig())
+    def posed(xy: np.ndarray) -> np.ndarray:
+        return xy @ pose.matrix[:2, :2].T + pose.shift
+
+    marks = landmarks and landmarks.mapped(lambda xy: xy, posed)
+    features = features_ref, features_src
+    step = polish_pose(xy_ref, posed(xy_src), *features, RegistrationConfig(), landmarks=marks)
     matrix = step @ pose.matrix
     sign = -1.0 if pose.mirror else 1.0
     angle = math.atan2(sign * matrix[1, 0], sign * matrix[0, 0]) % (2 * math.pi)

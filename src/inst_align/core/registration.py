@@ -139,22 +139,20 @@ class _Problem:
         """Return the data term of the level, as it stands before the first step."""
         velocity = self.velocity(control)
         points = (self.flow.at(self.flow.exp(sign * velocity)) for sign in (1, -1))
-        mismatch = Mismatch.begin(
+        return Mismatch.begin(
             self.ref, self.src, *points, escape_cost=self.config.escape_cost, sigma=sigma / self.grid.pixel
         )
-        self.pull = self.pull and self.pull.beside(mismatch.correlation)
-        return mismatch
 
     def cost(self, control: torch.Tensor, mismatch: Mismatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Data term, with the pull of the landmarks, and weighted smoothness term."""
         velocity = self.velocity(control)
         forward, backward = self.flow.exp(velocity), self.flow.exp(-velocity)
-        evidence = mismatch(self.flow.at(forward), self.flow.at(backward))
+        data = mismatch(self.flow.at(forward), self.flow.at(backward))
         if self.pull is not None:
-            evidence = evidence + self.pull.cost(forward, backward)
+            data = data + self.pull.cost(forward, backward, mismatch.correlation)
         strain = [strain_energy(displacement, self.grid.pixel, self.either) for displacement in (forward, backward)]
         bending = bending_energy(velocity, self.grid.pixel, self.either)
-        return evidence, self.config.strain * (strain[0] + strain[1]) / 2 + self.config.bending * bending
+        return data, self.config.strain * (strain[0] + strain[1]) / 2 + self.config.bending * bending
 
     def solve(
         self, control: torch.Tensor, level: Level, on_step: Callable[[], None]

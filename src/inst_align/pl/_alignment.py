@@ -82,13 +82,13 @@ def alignment(
     KeyError
         When a section lacks the coordinates, or when the two do not both have ``color``.
     ValueError
-        When coordinates are not of shape ``(n, 2)``, or not finite.
+        When coordinates are not of shape ``(n, 2)``, or none is finite.
     TypeError
         When a section is no AnnData.
 
     Notes
     -----
-    Cells without a value are grey. With more than 20,000 cells the markers are rasterised in vector files.
+    Cells without a value are grey; cells without finite coordinates are left out. With more than 20,000 cells the markers are rasterised in vector files.
 
     Examples
     --------
@@ -142,6 +142,7 @@ def _overlay(ax: Axes, clouds: list[np.ndarray], coloring: Coloring, *, size: fl
         face[source, 3] = 0.0
         width[source] = np.clip(0.22 * np.sqrt(size), 0.3, 1.5)
     order = np.random.default_rng(0).permutation(len(xy))
+    order = order[np.isfinite(xy[order, 0])]
     ax.scatter(
         xy[order, 0],
         xy[order, 1],

@@ -40,19 +40,27 @@ LEGEND_ROW = 0.18
 
 
 def coordinates(adata: AnnData, key: str, *, argument: str, name: Role, advice: str = "") -> np.ndarray:
-    """Return ``obsm[key]``, shape ``(n, 2)``, float64, (x, y), or say what is there instead."""
+    """Return ``obsm[key]``, shape ``(n, 2)``, float64, (x, y), NaN where a cell has no place; or say what is there."""
     checks.check_anndata(adata, "adata_ref" if name == "reference" else "adata_src")
     if key not in adata.obsm:
         raise KeyError(
             f"`{argument}={key!r}`: no `obsm[{key!r}]` in the {name}; it has {checks.listing(sorted(adata.obsm), 10)}: "
             f"pass one of these as `{argument}`{advice}."
         )
-    return checks.coordinates(adata, key, name)
+    xy = checks.coordinates(adata, key, name, nan_policy="drop-from-fit")
+    if len(xy) and not np.isfinite(xy).any():
+        raise ValueError(f"`{argument}={key!r}`: no cell of the {name} has finite coordinates there; pass another key.")
+    return xy
+
+
+def placed(xy: np.ndarray) -> np.ndarray:
+    """Return the rows of points, shape ``(n, 2)``, that are not NaN."""
+    return xy[np.isfinite(xy[:, 0])]
 
 
 def aspect(*clouds: np.ndarray) -> float:
     """Return width over height of the box around some points, kept between 0.6 and 1.8."""
-    width, height = np.ptp(np.vstack(clouds), axis=0)
+    width, height = np.ptp(placed(np.vstack(clouds)), axis=0)
     return float(np.clip(width / height, 0.6, 1.8)) if width > 0 and height > 0 else 1.0
 
 
@@ -116,6 +124,7 @@ def area_per_cell(xy: np.ndarray) -> float:
 
 def marker_size(ax: Axes, clouds: Sequence[np.ndarray], *, coverage: float = 0.5) -> float:
     """Return the size (points squared, as in ``Axes.scatter``) of markers that fill a share of the densest cloud."""
+    clouds = [placed(xy) for xy in clouds]
     areas = [area for area in map(area_per_cell, clouds) if area > 0]
     if not areas:
         return 20.0

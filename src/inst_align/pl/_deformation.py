@@ -116,6 +116,7 @@ def deformation(
     if n_lines < 1:
         raise ValueError(f"`n_lines={n_lines}` is not a number of grid squares; give 1 or more.")
     xy, transform = _start(adata_src, transform, key, spatial_key)
+    xy = _axes.placed(xy)
     affine, bend = _split(transform)
     start, end = affine(xy), transform(xy)
     if ax is None:

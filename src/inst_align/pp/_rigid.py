@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Literal
 
 from inst_align import _keys
 from inst_align._anndata import check_key_added, read_pair
-from inst_align._calls import finish, warn_about_pose
+from inst_align._calls import finish, fit_rigidly, identity_of, warn_about_overlap, warn_about_pose
+from inst_align._checks import check_copy, warn_of_pieces
 from inst_align._device import resolve_device
 from inst_align._landmarks import read_landmarks, recorded_landmarks, warn_about_landmarks
 from inst_align._random import numpy_generator, torch_generator
+from inst_align._scale import resizing
 
 if TYPE_CHECKING:
     import torch
     from anndata import AnnData
 
+    from inst_align._checks import NanPolicy, Scale
     from inst_align._landmarks import Points
     from inst_align._random import RNGLike, SeedLike
 
@@ -30,6 +33,8 @@ def rigid_align(
     use_rep: str | None = None,
     layer: str | None = None,
     normalize: Literal["auto"] | bool = "auto",
+    nan_policy: NanPolicy = "error",
+    scale: Scale = None,
     allow_reflection: bool = False,
     method: Literal["fft", "icp"] = "fft",
     key_added: str = _keys.SPATIAL_RIGID,
@@ -57,7 +62,8 @@ def rigid_align(
     landmark_weight
         What missing all pairs costs, when 1 is the score of a perfect match of the expression.
     spatial_key
-        Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections.
+        Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections
+        unless ``scale`` says otherwise.
     use_rep
         Key in ``obsm`` of features to use as they are instead of the expression, the same columns in both sections.
     layer
@@ -65,6 +71,13 @@ def rigid_align(
     normalize
         Whether the expression is counts, to be scaled per cell and log-transformed (on a copy). ``"auto"`` takes it
         for counts unless ``uns["log1p"]`` is there.
+    nan_policy
+        What to do about cells whose coordinates are NaN or infinite: ``"error"``, or ``"drop-from-fit"``, which leaves
+        them out and their rows of the result NaN.
+    scale
+        What the source's coordinates are to be multiplied by to be in the reference's unit; it becomes part of the map.
+        ``"estimate"`` finds it, to some per cent, as the factor at which the expression agrees best. ``None``: both are
+        in one unit, and an error if that cannot be.
     allow_reflection
         Whether a mirror image may win. If not, and it would score clearly better, a warning says so.
     method
@@ -101,8 +114,8 @@ def rigid_align(
     Warns
     -----
     UserWarning
-        If a distinctly different pose, or a mirror image, explains the sections as well or better, or landmarks end far
-        apart.
+        If a distinctly different pose, or a mirror image, explains the sections as well or better, if the sections hardly
+        overlap, if one is in pieces that lie apart, if cells are left out of the fit, or if landmarks end far apart.
 
     Examples
     --------
@@ -116,28 +129,44 @@ def rigid_align(
     >>> bool(np.median(error) < 1)
     True
     """
-    pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, use_rep=use_rep, layer=layer, normalize=normalize)
+    check_copy(adata_ref, adata_src, copy=copy)
+    pair = read_pair(
+        adata_ref,
+        adata_src,
+        spatial_key=spatial_key,
+        use_rep=use_rep,
+        layer=layer,
+        normalize=normalize,
+        nan_policy=nan_policy,
+    )
     if method not in ("fft", "icp"):
         raise ValueError(f'`method={method!r}` is not known; pass "fft" or "icp".')
     landmarks = read_landmarks(landmarks_ref, landmarks_src, landmark_weight, pair, allow_reflection=allow_reflection)
     if landmarks is not None and method == "icp":
         raise ValueError('`landmarks_ref` does not go with `method="icp"`, which knows no landmarks; pass "fft".')
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
-
-    from inst_align.core.fit import PairConfig, fit_pose
-
     chosen = resolve_device(device)
-    result = fit_pose(
+    generator = numpy_generator(rng)
+    fit_generator = torch_generator(generator)
+    resized = resizing(pair, scale, None, rng=generator, device=chosen)
+    for section in (pair.ref, pair.src):
+        warn_of_pieces(section)
+    same = identity_of(pair) if resized.factor == 1 else None
+    result = fit_rigidly(
         pair.ref,
-        pair.src,
+        resized.section(pair.src),
+        init=same,
         method=method,
         allow_reflection=allow_reflection,
-        landmarks=landmarks,
-        config=PairConfig(),
-        generator=torch_generator(numpy_generator(rng)),
+        landmarks=landmarks and resized.landmarks(landmarks),
+        generator=fit_generator,
         device=chosen,
     )
+    result = resized.result(result)
+    if same is not None:
+        result.report["pose_method"] = "identical"
     warn_about_pose(result.report, allow_reflection=allow_reflection)
+    warn_about_overlap(pair, result)
     warn_about_landmarks(result.report, rigid_in=pair)
     return finish(
         adata_ref,
@@ -152,6 +181,8 @@ def rigid_align(
         use_rep=use_rep,
         layer=layer,
         normalize=normalize,
+        nan_policy=nan_policy,
+        scale=scale,
         allow_reflection=allow_reflection,
         method=method,
         **recorded_landmarks(landmarks),

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from inst_align import _keys
 from inst_align._anndata import check_key_added, read_pair
-from inst_align._calls import finish, progress_bar, warn_about_map, warn_about_pose
+from inst_align._calls import (
+    finish,
+    fit_rigidly,
+    progress_bar,
+    warn_about_map,
+    warn_about_overlap,
+    warn_about_pose,
+)
+from inst_align._checks import check_copy, warn_of_few_cells, warn_of_negative
 from inst_align._device import resolve_device
 from inst_align._landmarks import read_landmarks, recorded_landmarks, warn_about_landmarks
 from inst_align._random import numpy_generator, torch_generator
+from inst_align._scale import resizing
 from inst_align.tl._init import read_init
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from anndata import AnnData
     from numpy.typing import ArrayLike
 
     from inst_align._anndata import Pair
+    from inst_align._checks import NanPolicy, Scale
     from inst_align._landmarks import Points
     from inst_align._random import RNGLike, SeedLike
     from inst_align.core.alignment import Alignment
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.fit import Accept, PairConfig
+    from inst_align.core.landmarks import Landmarks
     from inst_align.core.paper_config import PaperConfig
     from inst_align.tl._init import HasMatrix
 
@@ -43,6 +57,8 @@ def align_pair(
     use_rep: str | None = None,
     layer: str | None = None,
     normalize: Literal["auto"] | bool = "auto",
+    nan_policy: NanPolicy = "error",
+    scale: Scale = None,
     allow_reflection: bool = False,
     accept: Literal["auto", "nonrigid", "rigid"] = "auto",
     field: bool = True,
@@ -82,7 +98,8 @@ def align_pair(
         How much they count. 1 suits points marked to about one neighbour distance: they lead where the expression says
         little and give way to it within that distance. 0 leaves them out of the fit, but not of the report.
     spatial_key
-        Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections.
+        Key in ``obsm`` of the coordinates, shape ``(n, 2)``, axis order (x, y), in the same unit in both sections
+        unless ``scale`` says otherwise.
     use_rep
         Key in ``obsm`` of features to use as they are instead of the expression, the same columns in both sections.
     layer
@@ -90,13 +107,20 @@ def align_pair(
     normalize
         Whether the expression is counts, to be scaled per cell and log-transformed (on a copy). ``"auto"`` takes it
         for counts unless ``uns["log1p"]`` is there.
+    nan_policy
+        What to do about cells whose coordinates are NaN or infinite: ``"error"``, or ``"drop-from-fit"``, which leaves
+        them out and their rows of the result NaN.
+    scale
+        What the source's coordinates are to be multiplied by to be in the reference's unit; it becomes part of the map.
+        ``"estimate"`` finds it, to some per cent, as the factor at which the expression agrees best. ``None``: both are
+        in one unit, and an error if that cannot be.
     allow_reflection
         Whether the pose may be a mirror image.
     accept
-        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, and else keeps the pose; where
-        the sections lie on each other as they are stored, not even that moves. With landmarks it always bends. The
-        verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"`` decide beforehand. The paper's preset
-        always bends.
+        ``"auto"`` bends the source only if that pays on genes held out of a trial fit, or if landmarks cannot meet
+        otherwise, and else keeps the pose; where the sections lie on each other as they are stored and there are no
+        landmarks, not even that moves. The verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"``
+        decide beforehand. The paper's preset always bends.
     field
         Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. Without it the call
         takes a fraction of the time. The paper's preset cannot do without.
@@ -136,8 +160,10 @@ def align_pair(
     Warns
     -----
     UserWarning
-        If the pose is ambiguous, a mirror image fits better, the map folds, or it explains the expression no better
-        than the pose alone; if landmarks end far apart, or the coordinates that ``init`` names were not moved rigidly.
+        If the pose is ambiguous, a mirror image fits better, the sections hardly overlap, the map folds, or it explains
+        the expression no better than the pose alone; if a section has fewer than 50 cells, so that the map is only
+        rigid; if cells are left out of the fit; if landmarks end far apart, or the coordinates that ``init`` names were
+        not moved rigidly.
 
     Examples
     --------
@@ -163,6 +189,8 @@ def align_pair(
         use_rep=use_rep,
         layer=layer,
         normalize=normalize,
+        nan_policy=nan_policy,
+        scale=scale,
         allow_reflection=allow_reflection,
         accept=accept,
         field=field,
@@ -171,6 +199,7 @@ def align_pair(
         rng=rng,
         device=device,
         progress=progress,
+        copy=copy,
     )
     return finish(
         adata_ref, adata_src, pair, result, key_added=key_added, spatial_key=spatial_key, copy=copy, rng=rng, **params
@@ -190,6 +219,8 @@ def fit_sections(
     use_rep: str | None = None,
     layer: str | None = None,
     normalize: Literal["auto"] | bool = "auto",
+    nan_policy: NanPolicy = "error",
+    scale: Scale = None,
     allow_reflection: bool = False,
     accept: Literal["auto", "nonrigid", "rigid"] = "auto",
     field: bool = True,
@@ -198,9 +229,19 @@ def fit_sections(
     rng: SeedLike | RNGLike | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
+    copy: bool = False,
 ) -> tuple[Pair, Alignment, dict[str, Any]]:
     """Do all of :func:`align_pair` but the writing; returns what was read, the outcome, and what to record."""
-    pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, use_rep=use_rep, layer=layer, normalize=normalize)
+    check_copy(adata_ref, adata_src, copy=copy)
+    pair = read_pair(
+        adata_ref,
+        adata_src,
+        spatial_key=spatial_key,
+        use_rep=use_rep,
+        layer=layer,
+        normalize=normalize,
+        nan_policy=nan_policy,
+    )
     config = _config(preset, config, field=field)
     _check_accept(accept, preset)
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
@@ -208,24 +249,29 @@ def fit_sections(
     if landmarks is not None and preset == "paper":
         raise ValueError('`landmarks_ref` does not go with `preset="paper"`, which knows no landmarks; leave them out.')
     marked = landmarks is not None and landmarks.weight > 0
-    start = read_init(init, adata_src, pair, allow_reflection=allow_reflection, searched=marked)
     chosen = resolve_device(device)
+    generator = numpy_generator(rng)
+    fit_generator = torch_generator(generator)
+    start = read_init(init, adata_src, pair, allow_reflection=allow_reflection, searched=marked, scale=scale)
+    settled = start.pose is not None and isinstance(init, str)  # then the pose has the factor in it
+    resized = resizing(pair, None if settled else scale, start.pose, rng=generator, device=chosen)
     arguments: dict[str, Any] = {
-        "config": config,
-        "init": start.pose,
+        "init": resized.pose(start.pose),
         "allow_reflection": allow_reflection,
-        "generator": torch_generator(numpy_generator(rng)),
+        "generator": fit_generator,
         "device": chosen,
     }
-    with progress_bar(show=progress) as callback:
-        if preset == "paper":
-            from inst_align.core.fit_paper import fit_pair_paper
-
-            result = fit_pair_paper(pair.ref, pair.src, **arguments, callback=callback)
-        else:
-            from inst_align.core.fit import fit_pair
-
-            result = fit_pair(pair.ref, pair.src, **arguments, accept=accept, landmarks=landmarks, callback=callback)
+    sections = pair.ref, resized.section(pair.src)
+    marks = landmarks and resized.landmarks(landmarks)
+    if warn_of_few_cells(pair):
+        result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", landmarks=marks, **arguments)
+        result.report["verdict"] = "untested"
+    else:
+        if field:
+            warn_of_negative(pair)
+        with progress_bar(show=progress) as callback:
+            result = _fit(preset, accept, marks)(*sections, **arguments, config=config, callback=callback)
+    result = resized.result(result)
     result.report.update(start.report)
     if "heldout_gain" in result.report:
         logger.info(
@@ -235,6 +281,7 @@ def fit_sections(
             result.report["heldout_gain_standard_error"],
         )
     warn_about_pose(result.report, allow_reflection=allow_reflection)
+    warn_about_overlap(pair, result)
     warn_about_map(result.report)
     warn_about_landmarks(result.report)
     params = {
@@ -243,6 +290,8 @@ def fit_sections(
         "use_rep": use_rep,
         "layer": layer,
         "normalize": normalize,
+        "nan_policy": nan_policy,
+        "scale": scale,
         "allow_reflection": allow_reflection,
         "accept": accept,
         "field": field,
@@ -270,6 +319,17 @@ def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool
     if isinstance(config, PaperConfig):
         raise ValueError('`field=False` does not go with `preset="paper"`, which aligns by means of the field.')
     return replace(config, field=None)
+
+
+def _fit(preset: str, accept: Accept, landmarks: Landmarks | None) -> Callable[..., Alignment]:
+    """Return the fit of a preset, loaded only now."""
+    if preset == "paper":
+        from inst_align.core.fit_paper import fit_pair_paper
+
+        return fit_pair_paper
+    from inst_align.core.fit import fit_pair
+
+    return partial(fit_pair, accept=accept, landmarks=landmarks)
 
 
 def _check_accept(accept: str, preset: str) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from inst_align import _keys
 from inst_align._anndata import check_key_added, read_pair, write_embedding
 from inst_align._calls import finish
-from inst_align._checks import check_anndata
+from inst_align._checks import check_anndata, check_copy
 from inst_align._coordinates import coordinates_of
 from inst_align._device import resolve_device
 from inst_align._record import read_record
 from inst_align.tl._align_pair import fit_sections
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from anndata import AnnData
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from inst_align._random import RNGLike, SeedLike
 
 logger = logging.getLogger("inst_align")
+
+READING = ("use_rep", "layer", "normalize", "nan_policy")
+"""Parameters on record that say how the sections were read."""
 
 
 def canonical_embed(
@@ -103,19 +108,15 @@ def canonical_embed(
     >>> sorted(ia.get.report(src, key="X_inst"))
     ['agreement', 'other', 'own', 'shared']
     """
-    from inst_align.core.transforms import from_dict
-
     check_anndata(adata_ref, "adata_ref")
     check_anndata(adata_src, "adata_src")
+    check_copy(adata_ref, adata_src, copy=copy)
     if copy:
         adata_ref, adata_src = adata_ref.copy(), adata_src.copy()
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)
     record = _recorded(adata_src, alignment_key)
     if record is not None:
-        how = {name: record["params"][name] for name in ("use_rep", "layer", "normalize") if name in record["params"]}
-        pair = read_pair(adata_ref, adata_src, spatial_key=spatial_key, **how)
-        _check_same_sections(record, pair, alignment_key)
-        found = _embed(pair, from_dict(record["transform"])(pair.src.xy), record, device)
+        found = _embed(_read_aligned(adata_ref, adata_src, record, alignment_key, spatial_key), record, device)
     else:
         logger.info("no alignment on record under %r: aligning the pair first", alignment_key)
         pair, result, params = fit_sections(
@@ -123,11 +124,12 @@ def canonical_embed(
             adata_src,
             spatial_key=spatial_key,
             key_added=alignment_key,
+            field=False,
             rng=rng,
             device=device,
             progress=progress,
         )
-        found = _embed(pair, result.transform(pair.src.xy), {"params": params}, device)
+        found = _embed(_Aligned(pair=pair, xy=pair.cells[1].moved_by(result.transform)), {"params": params}, device)
         keys = {"key_added": alignment_key, "spatial_key": spatial_key}
         finish(adata_ref, adata_src, pair, result, **keys, copy=False, rng=rng, **params)
     write_embedding(
@@ -140,6 +142,19 @@ def canonical_embed(
         report=found.report,
     )
     return (adata_ref, adata_src) if copy else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Aligned:
+    """What was read, and where the source's cells, fitted or not, lie in the reference's frame, shape ``(m, 2)``."""
+
+    pair: Pair
+    xy: np.ndarray
+
+    @property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of all cells in the reference's frame, NaN where a cell has none, shapes ``(n, 2)`` and ``(m, 2)``."""
+        return self.pair.cells[0].xy, self.xy
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,26 +180,56 @@ def _recorded(adata: AnnData, key: str) -> dict[str, Any] | None:
     return record
 
 
-def _check_same_sections(record: dict[str, Any], pair: Pair, key: str) -> None:
-    now = coordinates_of(pair.ref.xy, pair.src.xy)
-    changed = [role for role, value in now.items() if record["coordinates"][role] != value]
+def _read_aligned(ref: AnnData, src: AnnData, record: dict[str, Any], key: str, spatial_key: str) -> _Aligned:
+    """Read the sections as they were read when they were aligned; what there was to warn of was said then."""
+    from inst_align.core.transforms import from_dict
+
+    how = {name: record["params"][name] for name in READING if name in record["params"]}
+    tables = _keys.SPATIALDATA in record
+    if tables:  # centres of instances were aligned, which no table holds; it may well hold rows of other sections
+        spatial_key, how = key, how | {"nan_policy": "drop-from-fit"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        pair = read_pair(ref, src, spatial_key=spatial_key, **how)
+    now = coordinates_of(*(cells.xy for cells in pair.cells))
+    known = [_keys.ROLE_REFERENCE] if tables else [_keys.ROLE_REFERENCE, _keys.ROLE_SOURCE]
+    changed = [role for role in known if record["coordinates"][role] != now[role]]
     if changed:
         raise ValueError(
             f"`alignment_key={key!r}`: the coordinates of the {' and the '.join(changed)} are not those that were "
-            f"aligned; run `ia.tl.align_pair` again."
+            f"aligned; run the alignment again."
         )
+    moved = pair.cells[1]
+    return _Aligned(pair=pair, xy=moved.xy if tables else moved.moved_by(from_dict(record["transform"])))
 
 
-def _embed(pair: Pair, xy_aligned: np.ndarray, record: dict[str, Any], device: str | torch.device | None) -> _Found:
-    """Embed aligned sections, in the way that goes with the preset."""
-    if record["params"].get("preset") == "paper":
+def _embed(aligned: _Aligned, record: dict[str, Any], device: str | torch.device | None) -> _Found:
+    """Embed all cells that have a place, in the way that goes with the preset; NaN where a cell has none."""
+    known = [np.isfinite(xy[:, 0]) for xy in aligned.places]
+    at_ref, at_src = (xy[rows] for xy, rows in zip(aligned.places, known, strict=True))
+    if record["params"].get("preset") == "paper" and "field" in record:
         from inst_align.core.canonical import CanonicalField
 
         field = CanonicalField.unpack(record["field"])
-        latent = field.predict(pair.ref.xy, "latent"), field.predict(xy_aligned, "latent")
-        return _Found(ref=latent[0], src=latent[1], what="latent", report={})
-    from inst_align.core.embedding import embed_pair
+        found = _Found(
+            ref=field.predict(at_ref, "latent"), src=field.predict(at_src, "latent"), what="latent", report={}
+        )
+    else:
+        from inst_align.core.embedding import embed_pair
 
-    found = embed_pair(pair.ref, pair.src, xy_aligned, device=resolve_device(device))
-    report = {name: getattr(found, name) for name in ("agreement", "shared", "own", "other")}
-    return _Found(ref=found.ref, src=found.src, what="shared", report=report)
+        pair = aligned.pair
+        moved = replace(pair.src, xy=aligned.xy[pair.cells[1].fitted])
+        both = embed_pair(pair.ref, moved, at=(at_ref, at_src), device=resolve_device(device))
+        report = {"agreement": both.agreement, "shared": both.shared}
+        found = _Found(ref=both.ref, src=both.src, what="expression", report=report)
+    rows = [_spread(z, where) for z, where in zip((found.ref, found.src), known, strict=True)]
+    return replace(found, ref=rows[0], src=rows[1])
+
+
+def _spread(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Put rows where a mask, shape ``(n,)``, is true, and NaN elsewhere."""
+    if where.all():
+        return values
+    result = np.full((len(where), values.shape[1]), np.nan, dtype=values.dtype)
+    result[where] = values
+    return result

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from inst_align._anndata import recorded_pose
-from inst_align._checks import coordinates, warn_user
+from inst_align._calls import identity_of
+from inst_align._checks import check_scale, coordinates, listing, warn_user
 from inst_align.core.landmarks import rigid_fit
 from inst_align.core.transforms import Affine
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from inst_align._anndata import Pair
+    from inst_align._checks import Scale
 
 logger = logging.getLogger("inst_align")
 
@@ -45,7 +47,9 @@ class Start:
     report: dict[str, Any] = field(default_factory=dict)
 
 
-def read_init(init: Any, adata_src: AnnData, pair: Pair, *, allow_reflection: bool, searched: bool) -> Start:
+def read_init(
+    init: Any, adata_src: AnnData, pair: Pair, *, allow_reflection: bool, searched: bool, scale: Scale = None
+) -> Start:
     """Return the pose that ``init`` stands for.
 
     Parameters
@@ -60,6 +64,8 @@ def read_init(init: Any, adata_src: AnnData, pair: Pair, *, allow_reflection: bo
         Whether coordinates of another tool may be a mirror image.
     searched
         Whether ``"auto"`` searches also where a pose is recorded, because there is more to go by now.
+    scale
+        What was given to :func:`inst_align.tl.align_pair`. A pose that a word stands for has the factor in it.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def read_init(init: Any, adata_src: AnnData, pair: Pair, *, allow_reflection: bo
         A matrix is none, or coordinates cannot be used.
     """
     if isinstance(init, str):
-        return _of_word(init, adata_src, pair, allow_reflection=allow_reflection, searched=searched)
+        return _of_word(init, adata_src, pair, allow_reflection=allow_reflection, searched=searched, scale=scale)
     if callable(getattr(init, "to_affine_matrix", None)):  # of SpatialData, where axes have names
         init = init.to_affine_matrix(("x", "y"), ("x", "y"))
     parts = getattr(init, "parts", (init,))
@@ -90,13 +96,14 @@ def read_init(init: Any, adata_src: AnnData, pair: Pair, *, allow_reflection: bo
     return Start(pose=pose)
 
 
-def _of_word(init: str, adata_src: AnnData, pair: Pair, *, allow_reflection: bool, searched: bool) -> Start:
-    if init == "search" or (init == "auto" and searched):
-        return Start(pose=None)
-    if init == "auto":
-        recorded = recorded_pose(adata_src, pair)
+def _of_word(
+    init: str, adata_src: AnnData, pair: Pair, *, allow_reflection: bool, searched: bool, scale: Scale
+) -> Start:
+    if init in ("auto", "search"):
+        recorded = None if init == "search" or searched else recorded_pose(adata_src, pair, scale=scale)
         if not isinstance(recorded, Affine):
-            return Start(pose=None)
+            same = None if searched or scale not in (None, 1) else identity_of(pair)
+            return Start(pose=same, report={"pose_method": "identical"} if same else {})
         logger.info('starting from the pose recorded by rigid_align; pass `init="search"` to search again')
         return Start(pose=recorded, report={"pose_method": "recorded"})
     if init not in adata_src.obsm:
@@ -104,13 +111,24 @@ def _of_word(init: str, adata_src: AnnData, pair: Pair, *, allow_reflection: boo
         raise KeyError(
             f"`init={init!r}` is not known, and no key of `obsm` of the source, which has {there}; {ACCEPTED}."
         )
-    return _of_coordinates(init, coordinates(adata_src, init, "source"), pair, allow_reflection=allow_reflection)
+    placed = coordinates(adata_src, init, "source", nan_policy="drop-from-fit")[pair.cells[1].fitted]
+    if not np.isfinite(placed).all():
+        missing = np.flatnonzero(pair.cells[1].fitted)[~np.isfinite(placed[:, 0])]
+        raise ValueError(
+            f"`init={init!r}`: `obsm[{init!r}]` of the source is NaN or infinite in {len(missing)} of {len(placed)} cells "
+            f"that are to be aligned ({listing(adata_src.obs_names[missing])}); pass another key, or remove these cells."
+        )
+    return _of_coordinates(init, placed, pair, allow_reflection=allow_reflection, scale=scale)
 
 
-def _of_coordinates(key: str, placed: np.ndarray, pair: Pair, *, allow_reflection: bool) -> Start:
-    """Return the rigid map of least squared error from the source's coordinates to those under a key."""
-    fits = [rigid_fit(pair.src.xy, placed, mirror=mirror) for mirror in (False, True)]
-    residuals = [np.linalg.norm(fit(pair.src.xy) - placed, axis=1) / pair.ref.spacing for fit in fits]
+def _of_coordinates(key: str, placed: np.ndarray, pair: Pair, *, allow_reflection: bool, scale: Scale) -> Start:
+    """Return the map of least squared error from the source's coordinates to those under a key: rigid, after ``scale``."""
+    check_scale(scale)
+    ratio = float(np.sqrt(_spread(placed) / _spread(pair.src.xy)))
+    resize = ratio if scale == "estimate" else float(scale or 1.0)
+    xy = pair.src.xy * resize
+    fits = [rigid_fit(xy, placed, mirror=mirror) for mirror in (False, True)]
+    residuals = [np.linalg.norm(fit(xy) - placed, axis=1) / pair.ref.spacing for fit in fits]
     medians = [float(np.median(residual)) for residual in residuals]
     mirrored = medians[1] < medians[0]
     if mirrored and not allow_reflection:
@@ -118,20 +136,19 @@ def _of_coordinates(key: str, placed: np.ndarray, pair: Pair, *, allow_reflectio
             f"`init={key!r}`: the coordinates in `obsm[{key!r}]` of the source are a mirror image of the ones to be "
             f"aligned; pass `allow_reflection=True` if the source was turned over."
         )
-    scale = float(np.sqrt(_spread(placed) / _spread(pair.src.xy)))
     report = {
         "pose_method": "prealigned",
         "init_residual_median": medians[mirrored],
         "init_residual_max": float(residuals[mirrored].max()),
-        "init_scale": scale,
+        "init_scale": ratio,
     }
     if medians[mirrored] > NOT_RIGID:
         warn_user(
             f"`init={key!r}`: a rotation and a shift bring the source's cells only to within "
-            f"{medians[mirrored]:.1f} neighbour distances (median) of `obsm[{key!r}]`, which is {scale:.3g} times as "
+            f"{medians[mirrored]:.1f} neighbour distances (median) of `obsm[{key!r}]`, which is {ratio:.3g} times as "
             f"large; the fit starts from the rigid part."
         )
-    return Start(pose=fits[mirrored], report=report)
+    return Start(pose=fits[mirrored] @ Affine(np.diag([resize, resize, 1.0])), report=report)
 
 
 def _spread(xy: np.ndarray) -> float:

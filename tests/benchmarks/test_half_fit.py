@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from benchmarks import half_fit
+from benchmarks.accuracy.methods import METHODS, Options, Outcome
 
 import inst_align as ia
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the package
-
-from benchmarks import half_fit
-from benchmarks.accuracy.methods import METHODS, Options, Outcome
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHIFTS = {"all": 1.0, "source": 2.0, "both": 4.0}
 """How far off the made-up method is, in units, by what it is given."""
