@@ -20,8 +20,12 @@ from scipy.spatial import cKDTree
 if TYPE_CHECKING:
     from inst_align.core.spatial_axes import Cells
 
-SCALES = (1.5, 3.0, 6.0, 12.0, 24.0)
-"""Ranges, in neighbour distances, of the exponentials that a covariance is made of. What falls off faster is noise."""
+SCALES = (2.0, 4.0, 8.0, 16.0, 32.0)
+"""Ranges, in neighbour distances, of the Matérn functions (smoothness 3/2) that a covariance is made of.
+
+What falls off faster is noise. With plain exponentials, which have a cusp at distance zero, noise is taken for signal where
+the signal is smooth.
+"""
 N_PAIRS = 60
 """Nearest cells, of both sections together, with which a cell makes pairs."""
 MOST_CELLS = 20_000
@@ -33,9 +37,16 @@ MOST_RATIO = 5.0
 """Between the covariances of all cells and of those in the overlap: beyond, the overlap is no guide."""
 LEAST_NOISE = 0.02
 """Of a channel's variance: keeps the equations solvable where no noise shows."""
-N_NEAREST = 30
-"""Cells, of both sections together and with the cell itself, that a value is guessed from."""
-CHUNK = 2048
+BLOCK = 16
+"""Places that lie together and are guessed from one window of cells, so that one set of equations serves them all."""
+N_AROUND = 40
+"""Cells nearest to a place, of both sections together, that ask to be in the window of its block."""
+WINDOW = 112
+"""Cells in a window: of those that ask, the ones nearest to any place of the block."""
+SPARE = 1e6
+"""Factor by which the noise of a cell that only fills a window is raised, so that it has no say."""
+CHUNK = 64
+"""Blocks that are computed at once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,8 +120,9 @@ class _Products:
 
     @property
     def basis(self) -> np.ndarray:
-        """Exponentials at the distances, weighted, shape (m, len(SCALES))."""
-        return np.asarray(np.exp(-self.distance[:, None] / np.array(SCALES)) * self.weight[:, None])
+        """Each function at the distances, weighted, shape (m, len(SCALES))."""
+        functions = _functions(torch.as_tensor(self.distance))
+        return np.stack([function.numpy() for function in functions], axis=1) * self.weight[:, None]
 
     @property
     def target(self) -> np.ndarray:
@@ -150,8 +162,8 @@ def krige(cells: Cells, values: np.ndarray, covariance: Covariance, at: Cells, d
     """Guess the shared signal at places in both sections, from the cells around them in both.
 
     A place where a cell lies makes the most of what was measured on that cell. The cost grows with the number of places:
-    for each of them and each channel ``N_NEAREST`` equations are solved. A channel of which the sections share nothing is
-    denoised by each section alone.
+    for each ``BLOCK`` of them and each channel ``WINDOW`` equations are solved. A channel of which the sections share
+    nothing is denoised by each section alone.
 
     Parameters
     ----------
@@ -170,38 +182,62 @@ def krige(cells: Cells, values: np.ndarray, covariance: Covariance, at: Cells, d
     -------
     Signal, float32, shape (m, k).
     """
-    _, nearest = cKDTree(cells.xy).query(at.xy, k=np.arange(1, min(N_NEAREST, len(values)) + 1))
-    xy, targets, measured, noise = (
-        torch.as_tensor(array, dtype=torch.float32, device=device)
-        for array in (cells.xy, at.xy, values, covariance.noise)
-    )
-    source, target_source = (torch.as_tensor(each.in_source, device=device) for each in (cells, at))
-    signal = torch.empty(len(targets), values.shape[1], device=device)
-    for rows in torch.arange(len(targets), device=device).split(CHUNK):
-        index = torch.as_tensor(nearest[rows.cpu().numpy()], device=device)
-        place, of_source = xy[index], source[index]
-        apart = _exponentials(torch.cdist(place, place, compute_mode="donot_use_mm_for_euclid_dist"))
-        away = _exponentials(torch.linalg.vector_norm(place - targets[rows][:, None], dim=2))
-        same = of_source[:, :, None] == of_source[:, None, :]
-        own_section = of_source == target_source[rows][:, None]
+    blocks, windows, spare = _windows(cells.xy, at.xy)
+    signal = torch.empty(len(at.xy), values.shape[1], device=device)
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float32, device=device)
+
+    for start in range(0, len(blocks), CHUNK):
+        part = slice(start, start + CHUNK)
+        rows, window = blocks[part], windows[part]
+        place, target = tensor(cells.xy[window]), tensor(at.xy[rows])
+        apart = _functions(torch.cdist(place, place, compute_mode="donot_use_mm_for_euclid_dist"))
+        away = _functions(torch.cdist(target, place, compute_mode="donot_use_mm_for_euclid_dist"))
+        source = cells.in_source[window]
+        same, own = (tensor(each[:, :, None] == source[:, None, :]) for each in (source, at.in_source[rows]))
+        noise = tensor(np.where(spare[part], SPARE, 1.0)[:, :, None] * covariance.noise[source.astype(int)])
+        measured = tensor(values[window])
         for channel, (shared, private) in enumerate(zip(covariance.shared, covariance.private, strict=True)):
             matrix = _combined(apart, shared) + same * _combined(apart, private)
-            matrix.diagonal(dim1=1, dim2=2).add_(noise[:, channel][of_source.long()])
-            here = _combined(away, shared) if shared.any() else own_section * _combined(away, private)
-            weight = torch.cholesky_solve(here[:, :, None], torch.linalg.cholesky(matrix))[:, :, 0]
-            signal[rows, channel] = (weight * measured[index, channel]).sum(dim=1)
+            matrix.diagonal(dim1=1, dim2=2).add_(noise[:, :, channel])
+            here = _combined(away, shared) if shared.any() else own * _combined(away, private)
+            solved = torch.cholesky_solve(measured[:, :, channel, None], torch.linalg.cholesky(matrix))
+            signal[torch.as_tensor(rows, device=device), channel] = (here @ solved)[:, :, 0]
     return signal.cpu().numpy()
 
 
-def _exponentials(distance: torch.Tensor) -> list[torch.Tensor]:
-    """One for each of the ranges in ``SCALES``."""
-    return [torch.exp(distance / -scale) for scale in SCALES]
+def _windows(xy: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put places (m, 2) in blocks that lie together, and choose cells (n, 2) around each block.
+
+    Returns
+    -------
+    Indices of places, shape (b, ``BLOCK``), some twice to fill the last block; indices of cells, shape (b, w) with w at
+    most ``WINDOW``; and which of these are spare, because too few other cells asked.
+    """
+    by_place = np.lexsort(at.T)  # so that the order of the rows does not matter
+    order = by_place[cKDTree(at[by_place], leafsize=BLOCK).indices]
+    blocks = np.concatenate([order, np.repeat(order[-1:], -len(order) % BLOCK)]).reshape(-1, BLOCK)
+    distance, found = cKDTree(xy).query(at[blocks], k=np.arange(1, min(N_AROUND, len(xy)) + 1))
+    distance, found = (array.reshape(len(blocks), -1) for array in (distance, found))
+    by_cell = np.lexsort((distance, found), axis=1)
+    distance, found = (np.take_along_axis(array, by_cell, axis=1) for array in (distance, found))
+    distance[:, 1:][found[:, 1:] == found[:, :-1]] = np.inf
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(WINDOW, len(xy))]
+    distance, found = (np.take_along_axis(array, nearest, axis=1) for array in (distance, found))
+    return blocks, found, np.isinf(distance)
 
 
-def _combined(exponentials: list[torch.Tensor], variances: np.ndarray) -> torch.Tensor:
-    """Sum of exponentials, each times its variance."""
-    total = torch.zeros_like(exponentials[0])
-    for variance, exponential in zip(variances.tolist(), exponentials, strict=True):
+def _functions(distance: torch.Tensor) -> list[torch.Tensor]:
+    """What a covariance of variance one is at the distances, for each of the ranges in ``SCALES``."""
+    scaled = [distance * (3**0.5 / scale) for scale in SCALES]
+    return [(1 + ratio) * torch.exp(-ratio) for ratio in scaled]
+
+
+def _combined(functions: list[torch.Tensor], variances: np.ndarray) -> torch.Tensor:
+    """Sum of the functions, each times its variance."""
+    total = torch.zeros_like(functions[0])
+    for variance, function in zip(variances.tolist(), functions, strict=True):
         if variance > 0:
-            total.add_(exponential, alpha=variance)
+            total.add_(function, alpha=variance)
     return total
