@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.accuracy.__main__ import numbers
-from benchmarks.accuracy.pairs import Pair, real_pairs
+from benchmarks.accuracy.pairs import Pair, Real, real_pairs
 from benchmarks.embedding.report import write_report
-from benchmarks.embedding.representations import REPRESENTATIONS, Aligned
+from benchmarks.embedding.representations import REPRESENTATIONS, WITH_FIELD, Aligned
 from benchmarks.embedding.scores import leiden_scores, mixture_scores, scib_scores
 
 KEY = ["pair", "seed", "embedding"]
@@ -26,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     path = options.out / "embedding.csv"
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=KEY)
-    pairs = [pair for pair in real_pairs(options.data) if any(fnmatch(pair.name, p) for p in options.pairs)]
-    pairs = [replace(pair, label_key="label") for pair in pairs if pair.ref.exists() and pair.src.exists()]
+    pairs = [pair for pair in _labelled(options.data) if any(fnmatch(pair.name, p) for p in options.pairs)]
+    pairs = [pair for pair in pairs if pair.ref.exists() and pair.src.exists()]
     if not (pairs or options.report_only):
         sys.exit(f"No labelled pair below {options.data} fits --pairs {','.join(options.pairs)}.")
     for seed in [] if options.report_only else options.seeds:
@@ -45,8 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _labelled(data: Path) -> list[Real]:
+    """Real pairs, with labels that were not made from the expression."""
+    dlpfc = data / "dlpfc"
+    further = Real("dlpfc_74_75", dlpfc / "151674.h5ad", dlpfc / "151675.h5ad")
+    return [replace(pair, label_key="label") for pair in (*real_pairs(data), further)]
+
+
 def _run(pair: Pair, names: list[str], options: argparse.Namespace, *, extras: bool) -> list[dict[str, Any]]:
-    aligned = Aligned.of(pair)
+    aligned = Aligned.of(pair, field=not WITH_FIELD.keys().isdisjoint(names))
     rows = []
     for name in names:
         start = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,12 +31,12 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Aligned:
-    """A pair after ``align_pair`` and ``canonical_embed``.
+    """A pair after ``align_pair``.
 
     Parameters
     ----------
     adatas
-        The sections, as these functions left them.
+        The sections, as that left them.
     ref, moved
         The same as arrays, the source where it was moved to.
     src_xy
@@ -51,13 +52,13 @@ class Aligned:
     seed: int
 
     @classmethod
-    def of(cls, pair: Pair) -> Aligned:
-        """Align blind copies of a pair by the defaults, with the field."""
+    def of(cls, pair: Pair, *, field: bool) -> Aligned:
+        """Align blind copies of a pair by the defaults, with the field or without."""
         ref, src = pair.blind()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ia.tl.align_pair(ref, src, allow_reflection=pair.allow_reflection, rng=pair.seed, progress=False)
-            ia.tl.canonical_embed(ref, src, progress=False)
+            arguments = {"allow_reflection": pair.allow_reflection, "rng": pair.seed, "progress": False}
+            ia.tl.align_pair(ref, src, field=field, **arguments)
         arrays = read_pair(ref, src)
         moved = replace(arrays.src, xy=src.obsm["spatial_aligned"])
         return cls(adatas=(ref, src), ref=arrays.ref, moved=moved, src_xy=arrays.src.xy, seed=pair.seed)
@@ -78,14 +79,22 @@ class Aligned:
         )
         return np.concatenate([part.numpy() for part in features]).astype(np.float64)
 
+    @cached_property
     def channels(self) -> Channels:
         """Scores on spatial axes."""
         return Channels.of(self.ref, self.moved, CPU)
 
-    def field(self, *, latent: bool) -> np.ndarray:
-        """The canonical field at the place of each cell."""
+    @property
+    def field(self) -> np.ndarray:
+        """Features that the canonical field predicts for the place of each cell."""
         record = self.adatas[1].uns["inst_align"]["spatial_aligned"]
-        return CanonicalField.unpack(record["field"]).predict(self.xy, "latent" if latent else "features")
+        return CanonicalField.unpack(record["field"]).predict(self.xy)
+
+    @cached_property
+    def x_inst(self) -> np.ndarray:
+        """What ``canonical_embed`` makes of it."""
+        ia.tl.canonical_embed(*self.adatas, device="cpu", progress=False)
+        return np.concatenate([adata.obsm["X_inst"] for adata in self.adatas])
 
 
 def averaged(xy: np.ndarray, values: np.ndarray, n_neighbors: int) -> np.ndarray:
@@ -95,37 +104,41 @@ def averaged(xy: np.ndarray, values: np.ndarray, n_neighbors: int) -> np.ndarray
 
 
 def _kriged_components(pair: Aligned) -> np.ndarray:
-    channels, values = pair.channels(), pair.components()
+    cells, values = pair.channels.cells, pair.components()
     values = values - values.mean(axis=0)
-    signal, _, _ = krige(channels.cells, values, Covariance.of(channels.cells, values), CPU)
-    return signal
+    return krige(cells, values, Covariance.of(cells, values), cells, CPU)
 
 
 def _without_the_other(pair: Aligned) -> np.ndarray:
     """Embed with the sections so far apart that neither is in the other's reach."""
-    away = pair.moved.xy + 1e3 * np.ptp(pair.xy, axis=0).max()
-    found = embed_pair(pair.ref, pair.moved, away, device=CPU)
+    away = replace(pair.moved, xy=pair.moved.xy + 3 * np.ptp(pair.xy, axis=0).max())
+    found = embed_pair(pair.ref, away, device=CPU)
     return np.concatenate([found.ref, found.src])
+
+
+def _with_the_field(pair: Aligned) -> np.ndarray:
+    parts = [values - values.mean(axis=0) for values in (pair.x_inst, pair.field)]
+    return np.column_stack([values / values.std(axis=0).max() for values in parts])
 
 
 NULLS: dict[str, Callable[[Aligned], np.ndarray]] = {
     "coordinates": lambda pair: pair.xy,
     "pca": lambda pair: pair.components(),
-    "pca, mean of 5": lambda pair: pair.components(5),
     "pca, mean of 10": lambda pair: pair.components(10),
     "pca, mean of 30 of both": lambda pair: averaged(pair.xy, pair.components(), 30),
     "pca, mean of 80 of both": lambda pair: averaged(pair.xy, pair.components(), 80),
 }
 PARTS: dict[str, Callable[[Aligned], np.ndarray]] = {
-    "field": lambda pair: pair.field(latent=False),
-    "field, latent": lambda pair: pair.field(latent=True),
+    "axes": lambda pair: pair.channels.values,
+    "axes, mean of 30 of both": lambda pair: averaged(pair.xy, pair.channels.values, 30),
     "pca, kriged": _kriged_components,
-    "axes": lambda pair: pair.channels().values,
-    "axes, mean of 30 of both": lambda pair: averaged(pair.xy, pair.channels().values, 30),
     "X_inst, each section alone": _without_the_other,
 }
-OURS: dict[str, Callable[[Aligned], np.ndarray]] = {
-    "X_inst": lambda pair: np.concatenate([adata.obsm["X_inst"] for adata in pair.adatas]),
+WITH_FIELD: dict[str, Callable[[Aligned], np.ndarray]] = {
+    "field": lambda pair: pair.field,
+    "X_inst and field": _with_the_field,
 }
-REPRESENTATIONS = NULLS | PARTS | OURS
+"""Those that need the alignment to have fitted a field."""
+OURS: dict[str, Callable[[Aligned], np.ndarray]] = {"X_inst": lambda pair: pair.x_inst}
+REPRESENTATIONS = NULLS | PARTS | WITH_FIELD | OURS
 """By name, a function that gives one row per cell, the reference's first."""

@@ -50,8 +50,7 @@ def canonical_embed(
     for cells that they were not found on, at most 30. On each axis a cell's own value is combined with those of the cells
     around it in both sections by cokriging :cite:p:`goulard1992`. The weights come from the data, axis by axis: noise, and
     whatever only one section shows, is averaged out; what both show, down to the scale at which they agree, stays. No
-    label and no random number is involved, and the alignment needs no field. What the axes alone, the field alone and the
-    other section each give is measured in the project's benchmark of embeddings.
+    label and no random number is involved, and the alignment needs no field.
 
     This finds domains and not cell types: where cells of different types lie side by side, and others in the other
     section, what tells them apart is not shared from place to place. For cell types use principal components.
