@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
 
-from inst_align.core.kriging import BLOCK, SCALES, WINDOW, Covariance, _windows, krige
+from inst_align.core.kriging import BLOCK, SCALES, WINDOW, Covariance, _blocks, _windows, krige
 from inst_align.core.spatial_axes import Cells
 
 CPU = torch.device("cpu")
@@ -78,7 +79,8 @@ def test_every_place_is_in_a_block_whose_window_has_the_cell_nearest_to_it(
     xy, at = rng.uniform(0, 8, (n, 2)), rng.uniform(0, 8, (m, 2))
     if repeated:
         xy, at = xy.round(), at.round()
-    blocks, windows, spare = _windows(xy, at)
+    blocks = _blocks(at)
+    windows, spare = _windows(cKDTree(xy), at[blocks])
     assert set(blocks.ravel()) == set(range(m))
     assert blocks.shape[1] == BLOCK
     assert windows.shape == spare.shape

@@ -182,21 +182,21 @@ def krige(cells: Cells, values: np.ndarray, covariance: Covariance, at: Cells, d
     -------
     Signal, float32, shape (m, k).
     """
-    blocks, windows, spare = _windows(cells.xy, at.xy)
+    blocks, tree = _blocks(at.xy), cKDTree(cells.xy)
     signal = torch.empty(len(at.xy), values.shape[1], device=device)
 
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float32, device=device)
 
     for start in range(0, len(blocks), CHUNK):
-        part = slice(start, start + CHUNK)
-        rows, window = blocks[part], windows[part]
+        rows = blocks[start : start + CHUNK]
+        window, spare = _windows(tree, at.xy[rows])
         place, target = tensor(cells.xy[window]), tensor(at.xy[rows])
         apart = _functions(torch.cdist(place, place, compute_mode="donot_use_mm_for_euclid_dist"))
         away = _functions(torch.cdist(target, place, compute_mode="donot_use_mm_for_euclid_dist"))
         source = cells.in_source[window]
         same, own = (tensor(each[:, :, None] == source[:, None, :]) for each in (source, at.in_source[rows]))
-        noise = tensor(np.where(spare[part], SPARE, 1.0)[:, :, None] * covariance.noise[source.astype(int)])
+        noise = tensor(np.where(spare, SPARE, 1.0)[:, :, None] * covariance.noise[source.astype(int)])
         measured = tensor(values[window])
         for channel, (shared, private) in enumerate(zip(covariance.shared, covariance.private, strict=True)):
             matrix = _combined(apart, shared) + same * _combined(apart, private)
@@ -207,25 +207,28 @@ def krige(cells: Cells, values: np.ndarray, covariance: Covariance, at: Cells, d
     return signal.cpu().numpy()
 
 
-def _windows(xy: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put places (m, 2) in blocks that lie together, and choose cells (n, 2) around each block.
+def _blocks(at: np.ndarray) -> np.ndarray:
+    """Put places (m, 2) in blocks that lie together: indices, shape (b, ``BLOCK``), some twice to fill the last block."""
+    by_place = np.lexsort(at.T)  # so that the order of the rows does not matter
+    order = by_place[cKDTree(at[by_place], leafsize=BLOCK).indices]
+    return np.concatenate([order, np.repeat(order[-1:], -len(order) % BLOCK)]).reshape(-1, BLOCK)
+
+
+def _windows(tree: cKDTree, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Choose cells around each of b blocks of places, shape (b, ``BLOCK``, 2).
 
     Returns
     -------
-    Indices of places, shape (b, ``BLOCK``), some twice to fill the last block; indices of cells, shape (b, w) with w at
-    most ``WINDOW``; and which of these are spare, because too few other cells asked.
+    Indices of cells, shape (b, w) with w at most ``WINDOW``, and which of these are spare, because too few others asked.
     """
-    by_place = np.lexsort(at.T)  # so that the order of the rows does not matter
-    order = by_place[cKDTree(at[by_place], leafsize=BLOCK).indices]
-    blocks = np.concatenate([order, np.repeat(order[-1:], -len(order) % BLOCK)]).reshape(-1, BLOCK)
-    distance, found = cKDTree(xy).query(at[blocks], k=np.arange(1, min(N_AROUND, len(xy)) + 1))
-    distance, found = (array.reshape(len(blocks), -1) for array in (distance, found))
+    distance, found = tree.query(places, k=np.arange(1, min(N_AROUND, tree.n) + 1))
+    distance, found = (array.reshape(len(places), -1) for array in (distance, found))
     by_cell = np.lexsort((distance, found), axis=1)
     distance, found = (np.take_along_axis(array, by_cell, axis=1) for array in (distance, found))
     distance[:, 1:][found[:, 1:] == found[:, :-1]] = np.inf
-    nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(WINDOW, len(xy))]
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(WINDOW, tree.n)]
     distance, found = (np.take_along_axis(array, nearest, axis=1) for array in (distance, found))
-    return blocks, found, np.isinf(distance)
+    return found, np.isinf(distance)
 
 
 def _functions(distance: torch.Tensor) -> list[torch.Tensor]:
