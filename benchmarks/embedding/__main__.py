@@ -66,10 +66,10 @@ def _run(pair: Pair, names: list[str], options: argparse.Namespace, *, extras: b
             "seconds": time.perf_counter() - start,
         }
         row |= mixture_scores(pair, values, seed=pair.seed, n_starts=options.starts)
-        if extras:
+        if extras and options.scib:
             row |= scib_scores(pair, values)
-            if options.leiden:
-                row |= leiden_scores(pair, values, seed=pair.seed)
+        if extras and options.leiden:
+            row |= leiden_scores(pair, values, seed=pair.seed)
         rows.append(row)
         print(f"{pair.name} seed {pair.seed} {name}: ari {row['ari']:.3f}, nmi {row['nmi']:.3f}", flush=True)
     return rows
@@ -83,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--embeddings", type=_names, default=list(REPRESENTATIONS), help="patterns of names, by ;")
     parser.add_argument("--seeds", type=numbers, default=list(range(10)), help="as 0,1,2 or 0-9")
     parser.add_argument("--starts", type=int, default=10, help="of each mixture, of which the likeliest counts")
+    parser.add_argument(
+        "--scib", action="store_true", help="also mixing and separation, by scib-metrics, for the first seed"
+    )
     parser.add_argument("--leiden", action="store_true", help="also cluster by Leiden, for the first seed")
     parser.add_argument("--report-only", action="store_true", help="run nothing, only write the report")
     return parser

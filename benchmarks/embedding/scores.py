@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,13 +56,11 @@ def leiden_scores(pair: Pair, values: np.ndarray, *, seed: int) -> dict[str, flo
 
 
 def scib_scores(pair: Pair, values: np.ndarray) -> dict[str, float]:
-    """Mixing of the sections and separation of the labels by scib-metrics; nothing where that is not installed.
+    """Mixing of the sections and separation of the labels by scib-metrics.
 
     ``ilisi`` is 1 where neighbours in the embedding come from both sections alike, and 0 where from one only. ``clisi`` is
     1 where all neighbours have one label; ``silhouette`` is that of the labels, scaled to [0, 1].
     """
-    if importlib.util.find_spec("scib_metrics") is None:
-        return {}
     import scib_metrics
     from scib_metrics.nearest_neighbors import NeighborsResults
     from sklearn.neighbors import NearestNeighbors

@@ -122,7 +122,7 @@ def _add_common_options(command: ArgumentParser) -> None:
     run.add_argument(
         "--rng", type=int, default=0, metavar="SEED", help="seed; the same one gives the same result (default: 0)"
     )
-    run.add_argument("--no-field", action="store_true", help="leave out the canonical field: faster, no embedding")
+    run.add_argument("--no-field", action="store_true", help="leave out the canonical field: faster")
     run.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:0 (default: cuda where there is any)")
     run.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     run.add_argument("--debug", action="store_true", help="show where in the program an error arose")
