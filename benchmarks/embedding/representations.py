@@ -17,6 +17,7 @@ from inst_align.core.canonical import CanonicalField
 from inst_align.core.embedding import Channels, embed_pair
 from inst_align.core.features import joint_features
 from inst_align.core.kriging import Covariance, krige
+from inst_align.core.threads import torch_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,19 +71,21 @@ class Aligned:
 
     def components(self, n_neighbors: int = 1) -> np.ndarray:
         """Joint principal components, as the alignment takes them, averaged within the sections."""
-        features = joint_features(
-            self.ref,
-            replace(self.moved, xy=self.src_xy),
-            n_neighbors=n_neighbors,
-            generator=torch.Generator().manual_seed(self.seed),
-            device=CPU,
-        )
+        with torch_settings(len(self.ref) + len(self.moved)):
+            features = joint_features(
+                self.ref,
+                replace(self.moved, xy=self.src_xy),
+                n_neighbors=n_neighbors,
+                generator=torch.Generator().manual_seed(self.seed),
+                device=CPU,
+            )
         return np.concatenate([part.numpy() for part in features]).astype(np.float64)
 
     @cached_property
     def channels(self) -> Channels:
         """Scores on spatial axes."""
-        return Channels.of(self.ref, self.moved, CPU)
+        with torch_settings(len(self.ref) + len(self.moved)):
+            return Channels.of(self.ref, self.moved, CPU)
 
     @property
     def field(self) -> np.ndarray:
