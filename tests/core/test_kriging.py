@@ -28,13 +28,20 @@ def smooth(cells: Cells) -> np.ndarray:
     return np.sin(0.5 * x) + np.cos(0.4 * y)
 
 
+def rough(cells: Cells) -> np.ndarray:
+    """Pattern of variance one whose covariance is an exponential of range 6, shape ``(n,)``."""
+    covariance = np.exp(-np.linalg.norm(cells.xy[:, None] - cells.xy[None], axis=2) / 6)
+    return np.linalg.cholesky(covariance + 1e-9 * np.eye(len(cells.xy))) @ np.random.default_rng(7).standard_normal(
+        len(cells.xy)
+    )
+
+
 def by_hand(cells: Cells, values: np.ndarray, covariance: Covariance, at: Cells) -> np.ndarray:
     """All equations at once, from the textbook."""
 
     def between(a: Cells, b: Cells, channel: int, *, private: bool) -> np.ndarray:
         distance = np.linalg.norm(a.xy[:, None] - b.xy[None], axis=2)
-        ratio = np.sqrt(3) * distance[:, :, None] / np.array(SCALES)
-        basis = (1 + ratio) * np.exp(-ratio)
+        basis = np.exp(-distance[:, :, None] / np.array(SCALES))
         same = a.in_source[:, None] == b.in_source[None]
         return basis @ covariance.shared[channel] + private * same * (basis @ covariance.private[channel])
 
@@ -94,7 +101,7 @@ def test_every_place_is_in_a_block_whose_window_has_the_cell_nearest_to_it(
 
 def test_signal_is_found_under_noise_and_better_with_the_other_section() -> None:
     cells = two_sections(600)
-    truth = smooth(cells)
+    truth = rough(cells)
     values = (truth + NOISE * np.random.default_rng(0).standard_normal(1200))[:, None]
     alone = Cells(xy=cells.xy + 1e4 * cells.in_source[:, None], in_source=cells.in_source)
     errors = []
@@ -102,7 +109,7 @@ def test_signal_is_found_under_noise_and_better_with_the_other_section() -> None
         covariance = Covariance.of(where, values - values.mean())
         found = krige(where, values - values.mean(), covariance, where, CPU)[:, 0] + values.mean()
         errors.append(np.sqrt(((found - truth) ** 2).mean()))
-    assert errors[1] < 0.5 * NOISE
+    assert errors[1] < 0.6 * NOISE
     assert errors[0] < 0.85 * errors[1]
 
 

@@ -20,12 +20,8 @@ from scipy.spatial import cKDTree
 if TYPE_CHECKING:
     from inst_align.core.spatial_axes import Cells
 
-SCALES = (2.0, 4.0, 8.0, 16.0, 32.0)
-"""Ranges, in neighbour distances, of the Matérn functions (smoothness 3/2) that a covariance is made of.
-
-What falls off faster is noise. With plain exponentials, which have a cusp at distance zero, noise is taken for signal where
-the signal is smooth.
-"""
+SCALES = (1.5, 3.0, 6.0, 12.0, 24.0)
+"""Ranges, in neighbour distances, of the exponentials that a covariance is made of. What falls off faster is noise."""
 N_PAIRS = 60
 """Nearest cells, of both sections together, with which a cell makes pairs."""
 MOST_CELLS = 20_000
@@ -233,8 +229,7 @@ def _windows(tree: cKDTree, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def _functions(distance: torch.Tensor) -> list[torch.Tensor]:
     """What a covariance of variance one is at the distances, for each of the ranges in ``SCALES``."""
-    scaled = [distance * (3**0.5 / scale) for scale in SCALES]
-    return [(1 + ratio) * torch.exp(-ratio) for ratio in scaled]
+    return [torch.exp(distance / -scale) for scale in SCALES]
 
 
 def _combined(functions: list[torch.Tensor], variances: np.ndarray) -> torch.Tensor:

@@ -31,7 +31,7 @@ N_NEIGHBORS = 6
 """Neighbours in each of the sections."""
 REACH = 3.0
 """A cell of the other section counts as a neighbour up to this distance, in neighbour distances."""
-LEAST_AGREEMENT = 0.15
+LEAST_AGREEMENT = 0.2
 """Of an axis that is kept: correlation of a cell with its neighbours, those of the own and of the other section added."""
 STANDARD_ERRORS = 4.0
 
