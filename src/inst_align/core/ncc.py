@@ -23,7 +23,9 @@ class MaskedNcc:
 
     def __init__(self, fixed: torch.Tensor, mask: torch.Tensor, shape: tuple[int, int]) -> None:
         self.full = [a + b - 1 for a, b in zip(fixed.shape[1:], shape, strict=True)]
-        self.size = [next_fast_len(n, real=True) for n in self.full]  # 127, say, is prime, and many times as slow as 128
+        self.size = [
+            next_fast_len(n, real=True) for n in self.full
+        ]  # 127, say, is prime, and many times as slow as 128
         self.area = mask.sum()
         self.channels, self.mask, self.square = self._transforms(fixed, mask)
 
