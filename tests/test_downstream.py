@@ -17,6 +17,7 @@ import inst_align as ia
 from inst_align._anndata import read_pair
 from inst_align.core.canonical import CanonicalField
 from inst_align.core.embedding import embed_pair
+from inst_align.core.field import ExpressionField
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,8 +76,10 @@ def test_after_the_papers_preset_the_embedding_is_the_latent_vector(sections: Pa
     ref, src = sections
     record = src.uns["inst_align"]["spatial_aligned"]
     record["params"]["preset"] = "paper"
+    network = ExpressionField(generator=torch.Generator().manual_seed(0), width=16, n_latent=8)
+    field = CanonicalField(matrix=np.diag([0.01, 0.01, 1.0]), field=network)
+    record["field"] = field.pack()
     ia.tl.canonical_embed(ref, src, key_added="X_latent", progress=False)
-    field = CanonicalField.unpack(record["field"])
     for section in sections:
         np.testing.assert_array_equal(
             section.obsm["X_latent"], field.predict(section.obsm["spatial_aligned"], "latent")

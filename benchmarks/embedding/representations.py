@@ -13,9 +13,9 @@ from scipy.spatial import cKDTree
 
 import inst_align as ia
 from inst_align._anndata import read_pair
-from inst_align.core.canonical import CanonicalField
+from inst_align.core.canonical import unpack_field
 from inst_align.core.embedding import Channels, embed_pair
-from inst_align.core.features import joint_features
+from inst_align.core.features import SharedFeatures
 from inst_align.core.kriging import Covariance, krige
 from inst_align.core.threads import torch_settings
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from inst_align.core.section import Section
 
 CPU = torch.device("cpu")
+N_COMPONENTS = 30
+"""Principal components of both sections together, as many as the alignment takes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,13 +74,14 @@ class Aligned:
     def components(self, n_neighbors: int = 1) -> np.ndarray:
         """Joint principal components, as the alignment takes them, averaged within the sections."""
         with torch_settings(len(self.ref) + len(self.moved)):
-            features = joint_features(
+            shared = SharedFeatures.of_pair(
                 self.ref,
                 replace(self.moved, xy=self.src_xy),
+                n_components=N_COMPONENTS,
                 n_neighbors=n_neighbors,
-                generator=torch.Generator().manual_seed(self.seed),
                 device=CPU,
             )
+            features = shared.of(torch.Generator().manual_seed(self.seed))
         return np.concatenate([part.numpy() for part in features]).astype(np.float64)
 
     @cached_property
@@ -90,8 +93,8 @@ class Aligned:
     @property
     def field(self) -> np.ndarray:
         """Features that the canonical field predicts for the place of each cell."""
-        record = self.adatas[1].uns["inst_align"]["spatial_aligned"]
-        return CanonicalField.unpack(record["field"]).predict(self.xy)
+        field = unpack_field(self.adatas[1].uns["inst_align"]["spatial_aligned"]["field"])
+        return field.predict(self.xy, field.embedding)
 
     @cached_property
     def x_inst(self) -> np.ndarray:

@@ -156,7 +156,8 @@ class _Problem:
         displacements = self.displacements(velocity)
         data = mismatch(self.move(displacements), turn)
         if self.pull is not None:
-            data = data + self.pull.cost(self.grid, *displacements, mismatch.correlation)
+            forward, backward = displacements
+            data = data + self.pull.cost(self.grid, forward, backward, mismatch.correlation)
         strain = strain_energy(displacements, self.grid.pixel, self.either)
         bending = bending_energy(velocity, self.grid.pixel, self.either)
         return data, self.config.strain * strain + self.config.bending * bending
@@ -173,5 +174,5 @@ class _Problem:
             adam.step(adam.gradients(data + smoothness))
             terms.append(torch.stack([data, smoothness]).detach())
             on_step()
-        control.requires_grad_(requires_grad=False)
+        control.requires_grad_(False)  # noqa: FBT003
         return torch.stack(terms)
