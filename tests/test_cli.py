@@ -20,7 +20,7 @@ from inst_align._checks import warn_user
 from inst_align._replace import replacing
 from inst_align.cli import _demo, main
 from inst_align.cli._figures import principal_colors
-from inst_align.cli._words import report_lines, table
+from inst_align.cli._words import table
 from inst_align.core.alignment import Alignment
 from inst_align.core.transforms import Affine
 
@@ -425,33 +425,6 @@ def test_the_help_loads_nothing_but_the_standard_library():
 
 
 # ---- words
-
-
-REPORT = {
-    "angle": -30.04,
-    "mirrored": True,
-    "overlap": 0.5,
-    "displacement_median": 1.23,
-    "displacement_max": 4.56,
-    "area_change_min": 0.8,
-    "area_change_max": 1.25,
-    "fold_fraction": 0.0,
-    "feature_correlation_rigid": 0.5,
-    "feature_correlation": 0.75,
-}
-
-
-def test_a_report_in_words_has_the_pose_the_overlap_and_the_folds():
-    said = "\n".join(report_lines(REPORT))
-    for words in ("turned by -30.0 degrees, mirrored", "50.0% of the source's cells", "1.2 neighbour", "none"):
-        assert words in said
-    assert "at 1.50% of the source's cells" in "\n".join(report_lines(REPORT | {"fold_fraction": 0.015}))
-
-
-def test_a_report_in_words_says_how_far_apart_landmarks_end():
-    found = {"landmark_error": np.array([1.0, 2.0]), "landmark_error_median": 1.5, "landmark_error_max": 2.0}
-    lines = "\n".join(report_lines({"angle": 0.0, "mirrored": False, **found}))
-    assert "Landmarks:    2 pairs end 1.5 neighbour distances apart at the median, 2.0 at most" in lines
 
 
 def test_a_table_has_a_number_or_a_dash_in_each_column():
