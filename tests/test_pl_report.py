@@ -256,13 +256,13 @@ def test_a_run_of_the_paper_is_shown(pair: Pair, true_pose: np.ndarray, tmp_path
 
 def test_sections_from_files_and_a_reference_as_it_went_in_give_the_same_page(tmp_path: Path) -> None:
     ref, src = moved_by(bent())
-    before = shown((ref, src), tmp_path).scene
+    before = shown((ref, src), tmp_path).raw
     del ref.obsm["spatial_aligned"], ref.uns["inst_align"]
     back = []
     for name, adata in {"ref": ref, "src": src}.items():
         adata.write_h5ad(tmp_path / f"{name}.h5ad")
         back.append(read_h5ad(tmp_path / f"{name}.h5ad"))
-    assert shown((back[0], back[1]), tmp_path, overwrite=True).scene == before
+    assert shown((back[0], back[1]), tmp_path, overwrite=True).raw == before
 
 
 @pytest.mark.usefixtures("pictures")

@@ -117,9 +117,10 @@ def test_every_key_of_a_real_run_has_an_attribute(
 def test_how_a_fit_ended_is_told_stage_by_stage_also_as_files_nest_it() -> None:
     flat = {"phase1.data": np.array([3.0, 2.0]), "phase1.smooth": np.array([1.0, 0.5]), "phase2.data": np.array([1.0])}
     nested = {"phase1": {"data": flat["phase1.data"], "smooth": flat["phase1.smooth"]}, "phase2.data": np.array([1.0])}
-    for history in (flat, nested):
+    backwards = dict(reversed(flat.items()))
+    for history in (flat, nested, backwards):
         ends = ia.get.report(source({"report": {"overlap": 1.0}, "history": history})).convergence
-        assert {name: stage.steps for name, stage in ends.items()} == {"phase1": 2, "phase2": 1}
+        assert [(name, stage.steps) for name, stage in ends.items()] == [("phase1", 2), ("phase2", 1)]
         assert ends["phase1"].last == {"data": 2.0, "smooth": 0.5}
 
 

@@ -237,12 +237,16 @@ NAMES = tuple(each.name for each in fields(RunReport) if each.name not in ("othe
 """Of what a report may hold, as it is stored."""
 
 
+STAGES = ("registration", "field", "phase1", "phase2")
+"""Parts of a fit that have steps, in the order in which they run."""
+
+
 def _ends(history: Mapping[str, Any]) -> dict[str, Stage]:
     """Return how each stage ended."""
     return {
         stage: Stage(
             steps=max(len(values) for values in terms.values()),
-            last={term: float(values[-1]) for term, values in terms.items() if len(values)},
+            last={term: float(values[-1]) for term, values in sorted(terms.items()) if len(values)},
         )
         for stage, terms in by_stage(history).items()
     }
@@ -251,7 +255,8 @@ def _ends(history: Mapping[str, Any]) -> dict[str, Stage]:
 def by_stage(history: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     """Return the values of losses by stage and term; terms without a stage come under ``""``.
 
-    Files nest what has a slash in its name, so a stage may also be a dict of its terms.
+    Files nest what has a slash in its name, so a stage may also be a dict of its terms. They keep no order either, so the
+    stages come in the order in which they run.
     """
     stages: dict[str, dict[str, np.ndarray]] = {}
     for name, values in history.items():
@@ -260,4 +265,5 @@ def by_stage(history: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
         else:
             stage, _, term = name.replace("/", ".").rpartition(".")
             stages.setdefault(stage, {})[term] = np.asarray(values, dtype=np.float64)
-    return stages
+    order = sorted(stages, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
+    return {stage: stages[stage] for stage in order}

@@ -197,7 +197,7 @@ def _table(rows: Iterable[tuple[str, str]], kind: str) -> str:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return names, with dots for what is nested, and values as text."""
     rows: list[tuple[str, str]] = []
-    for name, value in values.items():
+    for name, value in sorted(values.items()):  # files keep no order
         rows += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", _value(value))]
     return rows
 
