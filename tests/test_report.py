@@ -50,6 +50,15 @@ FULL: dict[str, Any] = {
 """Of a run that nothing can be said against."""
 
 
+RELATED = {
+    "heldout_correlation_pose": 0.5,
+    "heldout_correlation_null": 0.1,
+    "heldout_z": 12.3,
+    "heldout_shared_signal": 0.9,
+}
+"""What a run says that asked whether the sections agree at all."""
+
+
 def report(**changes: Any) -> RunReport:
     return RunReport.from_record({"report": {name: v for name, v in (FULL | changes).items() if v is not None}})
 
@@ -190,17 +199,44 @@ def said_of(found: RunReport) -> Any:
 
 
 def test_each_verdict_has_words_of_its_own_and_only_two_say_that_the_result_is_supported() -> None:
-    said = {name: said_of(report(verdict=name, displacement_max=0.0)) for name in VERDICTS}
-    assert len({(each.title, each.meaning, each.advice) for each in said.values()}) == len(VERDICTS)
+    said = {name: said_of(report(verdict=name, displacement_max=0.0)) for name in (*VERDICTS, "untested")}
+    assert len({(each.title, each.meaning, each.advice) for each in said.values()}) == len(said)
     assert {name for name, each in said.items() if each.tone == "good"} == {"non-rigid", "rigid sufficient"}
     assert {name for name, each in said.items() if each.tone == "bad"} == {"poor"}
 
 
-def test_a_run_that_judged_nothing_is_never_called_supported() -> None:
-    rigid, bent = said_of(RunReport(pose_score=0.9)), said_of(RunReport(displacement_max=2.0))
-    assert rigid.title != bent.title
-    assert rigid.label == bent.label == "Not judged"
-    assert str(RunReport(pose_score=0.9)).splitlines()[0].endswith("A rotation and a shift (not judged)")
+@pytest.mark.parametrize("verdict", [None, "untested"])
+def test_a_run_that_held_nothing_out_is_never_called_supported(verdict: str | None) -> None:
+    rigid, bent = (RunReport(verdict=verdict, displacement_max=moved) for moved in (None, 2.0))
+    assert said_of(rigid).title != said_of(bent).title
+    assert said_of(rigid).label == said_of(bent).label == "Not judged"
+    assert "Nothing independent says" in said_of(bent).meaning
+    assert str(rigid).splitlines()[0].endswith("otation and a shift (not judged)")
+    related = said_of(RunReport(verdict=verdict, **RELATED))
+    assert (related.label, related.tone) == ("Partly judged", "check")
+    assert "more than unrelated ones would" in related.meaning
+
+
+@pytest.mark.parametrize(("name", "genes"), [("heldout", "held-out genes"), ("feature", "all genes")])
+def test_agreement_is_told_next_to_that_of_unrelated_sections(name: str, genes: str) -> None:
+    numbers = {key.replace("heldout", name): value for key, value in RELATED.items()}
+    text = dict(findings(report(**numbers)))["Agreement"]
+    assert f"{genes} correlate by 0.500; those of unrelated sections would by 0.100 (12.3 standard" in text
+    assert "90% of the spatial signal" in text
+    nowhere = {key: float("nan") for key in numbers}
+    assert dict(findings(report(**nowhere)))["Agreement"] == "hardly a cell lies on tissue of the other section"
+    assert "Agreement" not in dict(findings(report()))
+
+
+def test_a_source_that_may_lie_wrong_side_up_is_told_from_one_that_may_lie_turned() -> None:
+    mirrored = said_of(report(verdict="ambiguous pose", pose_mirrored_better=True))
+    turned = said_of(report(verdict="ambiguous pose", pose_mirrored_better=True, pose_ambiguous=True))
+    assert "mirror image" in mirrored.title
+    assert "More than one pose" in turned.title
+    assert (
+        "mirror image"
+        in doubts_about(report(verdict="ambiguous pose", pose_mirrored_better=True, pose_ambiguous=True))[0]
+    )
 
 
 def test_a_verdict_of_a_later_version_is_shown_and_not_trusted() -> None:
@@ -254,7 +290,9 @@ def test_a_doubt_is_spelled_out_and_takes_the_support_away(changes: dict[str, An
     [
         {"verdict": "ambiguous pose", "pose_ambiguous": True},
         {"mirrored": True, "pose_mirrored_better": True},
-        {"heldout_correlation_nonrigid": 0.04, "heldout_correlation_null": 0.0},
+        {"heldout_correlation_nonrigid": 0.04, **RELATED},
+        {"verdict": "ambiguous pose", "pose_mirrored_better": True, "pose_mirrored_score": 0.9},
+        {"verdict": "untested", "displacement_max": None, "landmark_error": np.array([9.0])},
         {"verdict": None, "displacement_max": None, "landmark_error": np.array([9.0])},
     ],
 )

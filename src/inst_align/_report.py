@@ -6,28 +6,34 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from inst_align._history import Stage, ends
 from inst_align._report_findings import findings
 from inst_align._report_words import WIDTH, Verdict, doubts_about, verdict_in_words
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """How one stage of a fit ended.
+class Agreement(NamedTuple):
+    """How well two sections agree at a pose.
 
     Parameters
     ----------
-    steps
-        Steps that it took.
-    last
-        Terms of the loss after the last step, by name.
+    genes
+        Which ones were asked.
+    correlation, null, z
+        Between the sections; what it would be if they had nothing to do with each other; and by how many standard
+        deviations it exceeds that. NaN where hardly a cell lies on tissue of the other section.
+    shared
+        Share of the sections' own spatial signal that is common to both.
     """
 
-    steps: int
-    last: Mapping[str, float]
+    genes: str
+    correlation: float
+    null: float
+    z: float
+    shared: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -41,8 +47,8 @@ class RunReport(Mapping[str, Any]):
     Parameters
     ----------
     verdict
-        ``"non-rigid"``, ``"rigid sufficient"``, ``"ambiguous pose"``, ``"poor"`` or ``"untested"``; None for a rigid run
-        and the paper's preset, which judge nothing.
+        ``"non-rigid"``, ``"rigid sufficient"``, ``"ambiguous pose"``, ``"poor"``, or ``"untested"`` where nothing was held
+        out to judge by.
     pose_method
         Where the pose comes from: ``"fft"`` and ``"icp"`` found it, ``"given"``, ``"prealigned"`` and ``"recorded"`` were
         handed over, ``"identical"`` and ``"stored"`` say that the source stays where it is.
@@ -57,19 +63,25 @@ class RunReport(Mapping[str, Any]):
         at the best mirror image.
     pose_overlap
         Share of the smaller section that lies on the other at the pose.
+    pose_rivalry
+        Agreement at the best distinctly different pose as a share of that at the pose, both asked again on the cells; None
+        where no other pose came near.
     pose_ambiguous, pose_mirrored_better
         Whether the rival, or the mirror image, has to be reckoned with.
     pose_rmse
         Root mean square distance of matched cells after ICP, in the reference's unit.
     init_residual_median, init_residual_max, init_scale
         How far the rigid part of coordinates given as a start is from them, nd, and their size relative to the source.
-    heldout_correlation_stored, heldout_correlation_rigid, heldout_correlation_nonrigid, heldout_correlation_null
-        Correlation, between the sections, of genes that a trial fit had not seen: as stored, after the pose, after
-        bending, and by chance.
+    heldout_correlation_stored, heldout_correlation_rigid, heldout_correlation_nonrigid
+        Correlation, between the sections, of genes that a trial fit had not seen: as stored, after the pose, and after
+        bending.
     heldout_gain, heldout_gain_standard_error
         Share of these genes' variance that bending explains beyond the pose.
-    heldout_z
-        By how many standard deviations the correlation exceeds chance.
+    heldout_correlation_pose, heldout_correlation_null, heldout_z, heldout_shared_signal
+        Correlation at the pose, what it would be for sections that have nothing to do with each other, by how many
+        standard deviations it exceeds that, and which share of the sections' own spatial signal is common to both.
+    feature_correlation_pose, feature_correlation_null, feature_z, feature_shared_signal
+        The same asked of all genes, where there are too few for halves.
     overlap
         Share of the source's cells within 3 nd of a cell of the reference.
     feature_correlation_rigid, feature_correlation
@@ -120,6 +132,7 @@ class RunReport(Mapping[str, Any]):
     pose_score: float | None = None
     pose_runner_up: float | None = None
     pose_mirrored_score: float | None = None
+    pose_rivalry: float | None = None
     pose_overlap: float | None = None
     pose_ambiguous: bool | None = None
     pose_mirrored_better: bool | None = None
@@ -130,10 +143,16 @@ class RunReport(Mapping[str, Any]):
     heldout_correlation_stored: float | None = None
     heldout_correlation_rigid: float | None = None
     heldout_correlation_nonrigid: float | None = None
-    heldout_correlation_null: float | None = None
     heldout_gain: float | None = None
     heldout_gain_standard_error: float | None = None
+    heldout_correlation_pose: float | None = None
+    heldout_correlation_null: float | None = None
     heldout_z: float | None = None
+    heldout_shared_signal: float | None = None
+    feature_correlation_pose: float | None = None
+    feature_correlation_null: float | None = None
+    feature_z: float | None = None
+    feature_shared_signal: float | None = None
     overlap: float | None = None
     feature_correlation_rigid: float | None = None
     feature_correlation: float | None = None
@@ -157,6 +176,17 @@ class RunReport(Mapping[str, Any]):
     other: Mapping[str, Any] = field(default_factory=dict)
     convergence: Mapping[str, Stage] = field(default_factory=dict)
 
+    @property
+    def agreement(self) -> Agreement | None:
+        """How well the sections agree at the pose, and how well they would if unrelated; None where that was not asked."""
+        for genes, name in (("held-out genes", "heldout"), ("all genes", "feature")):
+            found, null, z, shared = (
+                getattr(self, f"{name}_{key}") for key in ("correlation_pose", "correlation_null", "z", "shared_signal")
+            )
+            if None not in (found, null, z):
+                return Agreement(genes=genes, correlation=found, null=null, z=z, shared=shared)
+        return None
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RunReport:
         """Return the report that a record of a run holds, with how its fit ended."""
@@ -165,7 +195,7 @@ class RunReport(Mapping[str, Any]):
         return cls(
             **known,
             other={name: value for name, value in stored.items() if name not in NAMES},
-            convergence=_ends(record.get("history", {})),
+            convergence=ends(record.get("history", {})),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -235,35 +265,3 @@ def _named(verdict: str | None, said: Verdict) -> str:
 
 NAMES = tuple(each.name for each in fields(RunReport) if each.name not in ("other", "convergence"))
 """Of what a report may hold, as it is stored."""
-
-
-STAGES = ("registration", "field", "phase1", "phase2")
-"""Parts of a fit that have steps, in the order in which they run."""
-
-
-def _ends(history: Mapping[str, Any]) -> dict[str, Stage]:
-    """Return how each stage ended."""
-    return {
-        stage: Stage(
-            steps=max(len(values) for values in terms.values()),
-            last={term: float(values[-1]) for term, values in sorted(terms.items()) if len(values)},
-        )
-        for stage, terms in by_stage(history).items()
-    }
-
-
-def by_stage(history: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """Return the values of losses by stage and term; terms without a stage come under ``""``.
-
-    Files nest what has a slash in its name, so a stage may also be a dict of its terms. They keep no order either, so the
-    stages come in the order in which they run.
-    """
-    stages: dict[str, dict[str, np.ndarray]] = {}
-    for name, values in history.items():
-        if isinstance(values, dict):
-            stages.setdefault(name, {}).update({term: np.asarray(v, dtype=np.float64) for term, v in values.items()})
-        else:
-            stage, _, term = name.replace("/", ".").rpartition(".")
-            stages.setdefault(stage, {})[term] = np.asarray(values, dtype=np.float64)
-    order = sorted(stages, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
-    return {stage: stages[stage] for stage in order}

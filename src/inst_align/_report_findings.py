@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from inst_align._report_words import number
@@ -18,6 +19,7 @@ def findings(report: RunReport) -> list[tuple[str, str]]:
         ("Overlap", _overlap(report)),
         ("Held-out", _held_out(report)),
         ("Gain", _gain(report)),
+        ("Agreement", _agreement(report)),
         ("Displacement", _displacement(report)),
         ("Area", _area(report)),
         ("Folds", _folds(report)),
@@ -73,6 +75,9 @@ def _score(report: RunReport) -> str:
     others = [
         f"next best pose {rival:.2f}" if rival is not None and rival > -1 else "",
         f"mirror image {mirrored:.2f}" if mirrored is not None else "",
+        f"asked again, the next best reaches {report.pose_rivalry:.0%} of the agreement"
+        if report.pose_rivalry is not None
+        else "",
     ]
     return "; ".join(filter(None, [f"{report.pose_score:.2f}", *others]))
 
@@ -88,11 +93,8 @@ def _held_out(report: RunReport) -> str:
         "as stored": report.heldout_correlation_stored,
         "after the pose": report.heldout_correlation_rigid,
         "after bending": report.heldout_correlation_nonrigid,
-        "by chance": report.heldout_correlation_null,
     }
     text = _listed(numbers)
-    if text and report.heldout_z is not None:
-        text += f" ({report.heldout_z:.1f} standard deviations above chance)"
     return f"genes that a trial fit had not seen correlate by {text}" if text else ""
 
 
@@ -102,6 +104,21 @@ def _gain(report: RunReport) -> str:
         return ""
     spread = "" if error is None else f" +- {error:.1%}"
     return f"bending explains {gain:.1%}{spread} more of their variance"
+
+
+def _agreement(report: RunReport) -> str:
+    found = report.agreement
+    if found is None:
+        return ""
+    if math.isnan(found.correlation):
+        return "hardly a cell lies on tissue of the other section"
+    text = (
+        f"at the pose, {found.genes} correlate by {found.correlation:.3f}; those of unrelated sections would by "
+        f"{found.null:.3f} ({found.z:.1f} standard deviations less)"
+    )
+    if found.shared is not None:
+        text += f"; {max(found.shared, 0):.0%} of the spatial signal is common to both sections"
+    return text
 
 
 def _displacement(report: RunReport) -> str:

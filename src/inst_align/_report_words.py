@@ -46,7 +46,7 @@ class Verdict:
     advice: str
 
 
-SUPPORTED, CHECK, AVOID = "Supported", "Check by eye", "Do not use"
+SUPPORTED = "Supported"
 
 NON_RIGID = Verdict(
     tone="good",
@@ -85,55 +85,51 @@ AMBIGUOUS = Verdict(
     advice="Compare the overlay with the anatomy you know. To settle it, align again with a few pairs of landmarks or with "
     "a rough pose as `init`.",
 )
+MIRRORED = replace(
+    AMBIGUOUS,
+    title="A mirror image fits better",
+    meaning="The source, turned over, explains the expression better than in any pose that was allowed, so it may lie with "
+    "the wrong side up.",
+    advice="If the section may have been turned over, align again with `allow_reflection=True`; if not, compare the overlay "
+    "with the anatomy you know.",
+)
 POOR = Verdict(
     tone="bad",
-    label=AVOID,
+    label="Do not use",
     title="The sections do not match",
-    meaning="Genes that the fit had not seen agree hardly better than by chance: what you see as overlap need not mean "
-    "anything.",
-    advice="Check that both sections are of the same tissue, that genes have the same names in both, and that expression "
-    "and cells belong together. If all that is right, align again with landmarks or with a rough pose as `init`.",
-)
-UNTESTED = Verdict(
-    tone="check",
-    label="Not judged",
-    title="Nothing was held out to judge the result",
-    meaning="There were too few genes or cells for that, or the call had decided beforehand whether to bend, so nothing "
-    "independent says how good the result is.",
-    advice='Judge by the overlay, or align again with `accept="auto"` and with more genes or cells.',
+    meaning="Where the source was laid, it agrees with the reference hardly more than unrelated sections would, or shares "
+    "too little with it to be the same tissue: what looks like a fit need not mean anything.",
+    advice="Check that both sections are of the same tissue, that genes have the same names in both, and that the rows of "
+    "expression and coordinates belong together. If all that is right, align again with landmarks or with a rough pose as "
+    "`init`.",
 )
 RIGID_RUN = Verdict(
     tone="check",
     label="Not judged",
     title="A rotation and a shift",
-    meaning="A rigid alignment finds the best pose, but tests neither whether it is right nor whether bending would pay.",
-    advice="Judge by the overlay and by the score of the best rival pose, or run `ia.tl.align_pair`, which holds genes out to "
-    "judge.",
+    meaning="Whether bending the source would pay was not tested.",
+    advice="Judge by the overlay and by the score of the best rival pose, or run `ia.tl.align_pair` as it comes, which holds "
+    "genes out to judge.",
 )
 BENT_RUN = Verdict(
     tone="check",
     label="Not judged",
     title="A non-rigid map",
-    meaning="This run always bends the source and holds no genes out, so nothing independent says whether that pays.",
+    meaning="The source was bent without a test whether that pays.",
     advice="Judge by the overlay and by how the map bends the tissue, or run `ia.tl.align_pair` as it comes, which holds "
     "genes out to judge.",
 )
-VERDICTS = {
-    "non-rigid": NON_RIGID,
-    "rigid sufficient": RIGID_SUFFICIENT,
-    "ambiguous pose": AMBIGUOUS,
-    "poor": POOR,
-    "untested": UNTESTED,
-}
+VERDICTS = {"non-rigid": NON_RIGID, "rigid sufficient": RIGID_SUFFICIENT, "ambiguous pose": AMBIGUOUS, "poor": POOR}
+"""Those that say something; "untested", or none, leaves it open."""
 
 
 def verdict_in_words(report: RunReport, doubts: Sequence[str]) -> Verdict:
     """Return what to think of a result. Doubts take the "supported" from a verdict."""
-    if report.verdict is None:
-        return BENT_RUN if report.displacement_max else RIGID_RUN
+    if report.verdict in (None, "untested"):
+        return _open(report)
     if report.verdict not in VERDICTS:
         return replace(
-            UNTESTED,
+            RIGID_RUN,
             title=f"The verdict is {report.verdict!r}",
             meaning="This version of inst-align does not know that verdict.",
             advice="Judge by the overlay and the numbers.",
@@ -143,9 +139,24 @@ def verdict_in_words(report: RunReport, doubts: Sequence[str]) -> Verdict:
         said = CALLED_FOR
     if said is RIGID_SUFFICIENT and report.pose_method in ("stored", "identical"):
         said = NOT_MOVED
+    if said is AMBIGUOUS and report.pose_mirrored_better and not report.pose_ambiguous:
+        said = MIRRORED
     if said.tone == "good" and doubts:
-        return replace(said, tone="check", label=CHECK, advice=f"See to the doubts first. {said.advice}")
+        return replace(said, tone="check", label="Check by eye", advice=f"See to the doubts first. {said.advice}")
     return said
+
+
+def _open(report: RunReport) -> Verdict:
+    """Return what to say where nothing was held out. That the sections agree at all may have been asked."""
+    said = BENT_RUN if report.displacement_max else RIGID_RUN
+    found = report.agreement
+    if found is None:
+        return replace(said, meaning=f"Nothing independent says whether the sections agree. {said.meaning}")
+    return replace(
+        said,
+        label="Partly judged",
+        meaning=f"At the pose, the sections agree by clearly more than unrelated ones would. {said.meaning}",
+    )
 
 
 def doubts_about(report: RunReport) -> list[str]:
@@ -155,12 +166,13 @@ def doubts_about(report: RunReport) -> list[str]:
 
 def _of_pose(report: RunReport) -> Iterator[str]:
     score = number(report.pose_score)
-    if report.pose_ambiguous and report.verdict != "ambiguous pose":
+    settled = report.verdict == "ambiguous pose"
+    if report.pose_ambiguous and not settled:
         yield (
             f"A distinctly different pose scores {number(report.pose_runner_up)} against {score}: the tissue may be "
             f"symmetric, or too little of it overlaps."
         )
-    if report.pose_mirrored_better and not report.mirrored:
+    if report.pose_mirrored_better and not report.mirrored and not (settled and not report.pose_ambiguous):
         yield (
             f"A mirror image scores {number(report.pose_mirrored_score)} against {score}: if the source may have been "
             f"turned over, align again with `allow_reflection=True`."
@@ -172,7 +184,7 @@ def _of_pose(report: RunReport) -> Iterator[str]:
 def _of_agreement(report: RunReport) -> Iterator[str]:
     bent = report.verdict == "non-rigid"
     heldout = report.heldout_correlation_nonrigid if bent else report.heldout_correlation_rigid
-    if report.heldout_correlation_null is None and heldout is not None and not heldout >= HARDLY_AGREE:
+    if report.agreement is None and heldout is not None and not heldout >= HARDLY_AGREE:
         yield f"Held-out genes correlate by only {heldout:.2f} between the sections: that is little to stand on."
     rigid, moved = report.feature_correlation_rigid, report.feature_correlation
     if rigid is not None and moved is not None and not moved >= rigid - AGREES:
@@ -189,7 +201,7 @@ def _of_map(report: RunReport) -> Iterator[str]:
 
 def _of_landmarks(report: RunReport) -> Iterator[str]:
     """A rigid run is not expected to bring pairs together that lie on bent tissue."""
-    judged_or_bent = report.verdict is not None or bool(report.displacement_max)
+    judged_or_bent = report.verdict not in (None, "untested") or bool(report.displacement_max)
     if report.landmark_error is None or not judged_or_bent:
         return
     far = int((report.landmark_error > APART).sum())

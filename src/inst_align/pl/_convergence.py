@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inst_align import _keys
+from inst_align._history import by_stage
 from inst_align._record import read_record
-from inst_align._report import by_stage
 from inst_align.pl import _axes
 from inst_align.pl._colors import CATEGORY_COLORS
 

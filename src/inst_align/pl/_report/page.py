@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from base64 import b64encode
 from html import escape
@@ -116,16 +117,19 @@ def _listed(reasons: Iterable[str]) -> str:
 def _tiles(report: RunReport) -> str:
     """Return the few numbers that matter most."""
     tiles: list[tuple[str, str, str]] = []
-    rigid, bent = report.heldout_correlation_rigid, report.heldout_correlation_nonrigid
+    rigid, bent, found = report.heldout_correlation_rigid, report.heldout_correlation_nonrigid, report.agreement
     if rigid is not None and bent is not None:
         note = "correlation of genes kept out of a trial fit, after the pose and after bending"
-        if report.heldout_correlation_null is not None:
-            note += f"; by chance {report.heldout_correlation_null:.2f}"
         tiles.append(("Agreement", f"{rigid:.2f} &rarr; {bent:.2f}", note))
+    elif found is not None and not math.isnan(found.correlation):
+        tiles.append(("Agreement", f"{found.correlation:.2f}", f"correlation of {found.genes} at the pose"))
     elif report.pose_score is not None:
         rival = report.pose_runner_up
         note = "of at most 1" if rival is None or rival <= -1 else f"of at most 1; the best rival pose has {rival:.2f}"
         tiles.append(("Score of the pose", f"{report.pose_score:.2f}", note))
+    if found is not None and not math.isnan(found.null):
+        note = f"what unrelated sections would correlate by; these exceed it by {found.z:.1f} standard deviations"
+        tiles.append(("By chance", f"{found.null:.2f}", note))
     if report.overlap is not None:
         tiles.append(("Overlap", f"{report.overlap:.1%}", "of the source's cells lie on the reference"))
     elif report.pose_overlap is not None:
