@@ -252,7 +252,7 @@ class RunReport(Mapping[str, Any]):
             f"<tr><th scope='row' {cell}>{escape(name)}</th><td {cell}>{escape(text)}</td></tr>" for name, text in rows
         )
         return (
-            f"<div class='inst-align-report'><p><strong>{escape(said.title)}</strong> ({escape(said.label.lower())})<br>{escape(said.meaning)}</p>"
+            f"<div class='inst-align-report'><p><strong>{escape(_named(self.verdict, said))}</strong><br>{escape(said.meaning)}</p>"
             f"<table>{body}</table></div>"
         )
 

@@ -70,6 +70,7 @@ def page(
         tone=said.tone,
         mark=MARKS[said.tone],
         label=escape(said.label),
+        name="" if report.verdict is None else f"<span class='name'>verdict: {escape(report.verdict)}</span>",
         verdict=escape(said.title),
         meaning=_prose(said.meaning),
         advice=_prose(said.advice),
