@@ -438,8 +438,8 @@ def test_in_a_browser_the_slider_moves_the_cells_and_nothing_is_complained_of(br
     assert distances["slider=0"] == pytest.approx(whole, abs=0.51)
     assert distances["slider=0&from=posed"] == pytest.approx(4 / nd, abs=0.01)
     assert distances[""] == 0
-    assert "After the pose</label>" in documents["slider=0&from=posed"][0]
-    assert "As stored</label>" in documents["slider=0"][0]
+    assert 'id="before">After the pose<' in documents["slider=0&from=posed"][0]
+    assert 'id="before">As stored<' in documents["slider=0"][0]
 
 
 def test_in_a_browser_a_hand_on_the_slider_and_on_the_choices_is_felt(browser: Browser, tmp_path: Path) -> None:
