@@ -266,6 +266,7 @@ def test_without_cause_there_is_no_doubt() -> None:
     [
         ({"pose_ambiguous": True, "pose_runner_up": 0.78}, "different pose scores 0.78 against 0.80"),
         ({"pose_mirrored_better": True, "pose_mirrored_score": 0.9}, "mirror image scores 0.90"),
+        ({"pose_mirrored_score": 0.81}, "mirror image scores 0.81"),
         ({"overlap": 0.12}, "Only 12.0% of the source's cells"),
         ({"heldout_correlation_nonrigid": 0.04}, "correlate by only 0.04"),
         ({"heldout_correlation_nonrigid": float("nan")}, "correlate by only nan"),
@@ -289,7 +290,8 @@ def test_a_doubt_is_spelled_out_and_takes_the_support_away(changes: dict[str, An
     "changes",
     [
         {"verdict": "ambiguous pose", "pose_ambiguous": True},
-        {"mirrored": True, "pose_mirrored_better": True},
+        {"mirrored": True, "pose_mirrored_better": True, "pose_mirrored_score": 0.9},
+        {"pose_mirrored_score": 0.79},
         {"heldout_correlation_nonrigid": 0.04, **RELATED},
         {"verdict": "ambiguous pose", "pose_mirrored_better": True, "pose_mirrored_score": 0.9},
         {"verdict": "untested", "displacement_max": None, "landmark_error": np.array([9.0])},

@@ -172,13 +172,20 @@ def _of_pose(report: RunReport) -> Iterator[str]:
             f"A distinctly different pose scores {number(report.pose_runner_up)} against {score}: the tissue may be "
             f"symmetric, or too little of it overlaps."
         )
-    if report.pose_mirrored_better and not report.mirrored and not (settled and not report.pose_ambiguous):
+    if _mirror_fits(report) and not (settled and not report.pose_ambiguous):
         yield (
             f"A mirror image scores {number(report.pose_mirrored_score)} against {score}: if the source may have been "
             f"turned over, align again with `allow_reflection=True`."
         )
     if report.overlap is not None and report.overlap < LITTLE_OVERLAP:
         yield f"Only {report.overlap:.1%} of the source's cells lie on the reference; the others cannot be judged."
+
+
+def _mirror_fits(report: RunReport) -> bool:
+    """Whether turning the source over fits better, be it not clearly so: that would be a quite different result."""
+    score, mirrored = report.pose_score, report.pose_mirrored_score
+    better = score is not None and mirrored is not None and mirrored > score
+    return not report.mirrored and (bool(report.pose_mirrored_better) or better)
 
 
 def _of_agreement(report: RunReport) -> Iterator[str]:
