@@ -199,10 +199,13 @@ def test_cells_without_a_place_are_left_out(tmp_path: Path) -> None:
 def test_the_maps_of_overlap_and_uncertainty_are_pictures() -> None:
     ref, src = moved_by(bent())
     sections = read_sections(ref, src, "spatial_aligned")
-    assert figures.overlap(sections, ref, src, invert_y=False) is None
-    assert figures.uncertainty(sections, src, invert_y=False) is None
-    src.obs["inst_overlap"], src.obs["inst_sd"] = np.linspace(0, 1, 120), [np.nan, *range(119)]
-    drawn = figures.overlap(sections, ref, src, invert_y=True), figures.uncertainty(sections, src, invert_y=True)
+    assert figures.overlap(sections, ref, src, key="spatial_aligned", invert_y=False) is None
+    assert figures.uncertainty(sections, src, key="spatial_aligned", invert_y=False) is None
+    src.obs["mine_overlap"], src.obs["mine_sd"] = np.linspace(0, 1, 120), [np.nan, np.inf, *range(118)]
+    drawn = (
+        figures.overlap(sections, ref, src, key="mine", invert_y=True),
+        figures.uncertainty(sections, src, key="mine", invert_y=True),
+    )
     assert all(picture.png.startswith(b"\x89PNG") for picture in drawn)
 
 
@@ -213,11 +216,12 @@ def test_overlap_and_uncertainty_are_drawn_where_the_cells_have_them(tmp_path: P
     ref.obs["inst_overlap"] = np.linspace(0, 1, 120)
     full = shown((ref, src), tmp_path, overwrite=True)
     assert plain.tags.count("img") + 2 == full.tags.count("img")
-    for words in ("Probability that a cell has a counterpart", "Standard deviation of the place"):
+    for words in ("Probability that a cell has a counterpart", "How far a cell of the source is expected to be"):
         assert words in full.text
         assert words not in plain.text
-    src.obs["inst_overlap"] = ref.obs["inst_overlap"] = "words"
-    assert "Probability" not in shown((ref, src), tmp_path, overwrite=True).text
+    for nothing in ("words", np.nan):  # NaN in all cells is what a run leaves that matches nothing
+        src.obs["inst_overlap"] = ref.obs["inst_overlap"] = nothing
+        assert "Probability" not in shown((ref, src), tmp_path, overwrite=True).text
 
 
 def test_a_column_can_colour_the_cells(tmp_path: Path) -> None:

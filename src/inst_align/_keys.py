@@ -6,12 +6,27 @@ SPATIAL_ALIGNED = "spatial_aligned"
 SPATIAL_IN_SOURCE = "spatial_in_source"
 """Where a map has taken cells of the reference: into the source's frame."""
 X_INST = "X_inst"
-OBS_OVERLAP = "inst_overlap"
-"""Probability, from 0 to 1, that a cell has a counterpart in the other section; in ``obs``."""
-OBS_SD = "inst_sd"
-"""Standard deviation of where the map puts a cell of the source, in the reference's unit; in ``obs``."""
 SPATIAL_TRUE = "spatial_true"
 """Only in made-up data: where each source cell belongs in the reference's frame."""
+
+INST_OVERLAP, INST_SD = "inst_overlap", "inst_sd"
+"""Columns of ``obs``: the probability to have a counterpart, and how far a cell may be from where it belongs."""
+
+
+def cell_columns(key_added: str) -> tuple[str, str]:
+    """Return the names of both columns for the results under a key: of their own where the key is not the usual one.
+
+    Examples
+    --------
+    >>> cell_columns("spatial_aligned")
+    ('inst_overlap', 'inst_sd')
+    >>> cell_columns("again")
+    ('again_overlap', 'again_sd')
+    """
+    if key_added == SPATIAL_ALIGNED:
+        return INST_OVERLAP, INST_SD
+    return f"{key_added}_overlap", f"{key_added}_sd"
+
 
 SYSTEM_ALIGNED = "aligned"
 """Coordinate system of a SpatialData object for elements that went along a map."""

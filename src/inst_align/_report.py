@@ -93,9 +93,9 @@ class RunReport(Mapping[str, Any]):
     fold_fraction
         Share of the source's cells at which the map folds.
     inverse_consistency_median, inverse_consistency_p95
-        Disagreement of the two directions, nd.
+        How far cells end from where they were, after the map and what was fitted as its inverse, nd.
     position_sd_median, position_sd_p95
-        Standard deviation of the cells' places, nd.
+        How far cells are expected to be from where they belong, if the pose is right, nd.
     sampling_error
         Of the stored map relative to the fitted one at the worst cell, nd.
     landmark_error, landmark_error_median, landmark_error_max, landmark_error_rigid_median

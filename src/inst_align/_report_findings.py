@@ -26,11 +26,19 @@ def findings(report: RunReport) -> list[tuple[str, str]]:
         ("Fitted", _fitted(report)),
         (
             "Inverse",
-            _spread("the two directions differ by", report.inverse_consistency_median, report.inverse_consistency_p95),
+            _spread(
+                "the map fitted the other way round misses a cell's place by",
+                report.inverse_consistency_median,
+                report.inverse_consistency_p95,
+            ),
         ),
         (
             "Uncertainty",
-            _spread("places have a standard deviation of", report.position_sd_median, report.position_sd_p95),
+            _spread(
+                "if the pose is right, cells are expected to be off by",
+                report.position_sd_median,
+                report.position_sd_p95,
+            ),
         ),
         ("Landmarks", _landmarks(report)),
         (

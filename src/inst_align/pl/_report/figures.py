@@ -114,13 +114,12 @@ def losses(adata_src: AnnData, *, key: str) -> Picture:
     )
 
 
-def overlap(sections: Sections, adata_ref: AnnData, adata_src: AnnData, *, invert_y: bool) -> Picture | None:
+def overlap(sections: Sections, adata_ref: AnnData, adata_src: AnnData, *, key: str, invert_y: bool) -> Picture | None:
     """Draw the probability that a cell has a counterpart, of the sections that have it."""
     both = {"reference": (adata_ref, sections.ref), "source": (adata_src, sections.moved)}
+    column, _ = _keys.cell_columns(key)
     panels = {
-        name: (xy, values)
-        for name, (adata, xy) in both.items()
-        if (values := _numbers(adata, _keys.OBS_OVERLAP)) is not None
+        name: (xy, values) for name, (adata, xy) in both.items() if (values := _numbers(adata, column)) is not None
     }
     if not panels:
         return None
@@ -139,22 +138,23 @@ def overlap(sections: Sections, adata_ref: AnnData, adata_src: AnnData, *, inver
     )
 
 
-def uncertainty(sections: Sections, adata_src: AnnData, *, invert_y: bool) -> Picture | None:
-    """Draw the standard deviation of the cells' places, where there is one."""
-    values = _numbers(adata_src, _keys.OBS_SD)
+def uncertainty(sections: Sections, adata_src: AnnData, *, key: str, invert_y: bool) -> Picture | None:
+    """Draw how far cells may be off, where that is known."""
+    _, column = _keys.cell_columns(key)
+    values = _numbers(adata_src, column)
     if values is None:
         return None
     known = values[np.isfinite(values)]
-    top = float(np.percentile(known, 99)) if len(known) else 1.0
+    top = float(np.percentile(known, 99))
 
     def draw(ax: Axes) -> None:
-        extend = "max" if (known > top).any() else "neither"
+        extend = "max" if (values > top).any() else "neither"
         _map(
             ax,
             sections.moved,
             values,
             limits=(0, top or 1.0),
-            label="sd, in the reference's unit",
+            label="in the reference's unit",
             scale=True,
             extend=extend,
         )
@@ -162,18 +162,19 @@ def uncertainty(sections: Sections, adata_src: AnnData, *, invert_y: bool) -> Pi
 
     return Picture(
         title="Uncertainty",
-        caption="Standard deviation of the place that the map gives to a cell of the source. Where it is large, do not "
-        "compare single cells.",
-        alt="Cells of the source coloured by the standard deviation of their place",
+        caption="How far a cell of the source is expected to be from where it belongs (root mean square), if the pose is "
+        "right. Where that is large, do not compare single cells.",
+        alt="Cells of the source coloured by how far off they may be",
         png=drawn(draw, [_axes.aspect(sections.moved)]),
     )
 
 
 def _numbers(adata: AnnData, column: str) -> np.ndarray | None:
-    """Return a column of obs, shape ``(n,)``, NaN where there is no value; None where there is no such column."""
+    """Return a column of obs, shape ``(n,)``, NaN where there is no value; None where there is none at all."""
     if column not in adata.obs or not pd.api.types.is_numeric_dtype(adata.obs[column]):
         return None
-    return adata.obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = adata.obs[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    return values if np.isfinite(values).any() else None
 
 
 def _map(

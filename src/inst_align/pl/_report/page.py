@@ -144,7 +144,9 @@ def _tiles(report: RunReport) -> str:
     elif report.angle is not None:
         tiles.append(("Turned by", f"{report.angle:.0f}&deg;", "mirrored" if report.mirrored else "not mirrored"))
     if report.position_sd_median is not None:
-        tiles.append(("Uncertainty", f"{report.position_sd_median:.2g} nd", "standard deviation of a cell's place"))
+        tiles.append(
+            ("Uncertainty", f"{report.position_sd_median:.2g} nd", "by which half of the cells may be off, or less")
+        )
     if not tiles:
         return ""
     body = "".join(
@@ -176,8 +178,8 @@ def _shown(sections: Sections, max_cells: int) -> str:
 def _pictures(sections: Sections, adata_ref: AnnData, adata_src: AnnData, *, key: str, invert_y: bool) -> list[Picture]:
     found = [
         figures.bending(adata_src, sections, key=key, invert_y=invert_y) if sections.bent else None,
-        figures.overlap(sections, adata_ref, adata_src, invert_y=invert_y),
-        figures.uncertainty(sections, adata_src, invert_y=invert_y),
+        figures.overlap(sections, adata_ref, adata_src, key=key, invert_y=invert_y),
+        figures.uncertainty(sections, adata_src, key=key, invert_y=invert_y),
     ]
     return [picture for picture in found if picture is not None]
 
