@@ -154,6 +154,22 @@ def test_a_doubt_stands_with_the_verdict(tmp_path: Path) -> None:
     assert 'class="verdict check"' in page.raw
 
 
+@pytest.mark.parametrize("correlation", [0.5, float("nan")])
+def test_what_unrelated_sections_would_agree_by_stands_next_to_the_agreement(
+    tmp_path: Path, correlation: float
+) -> None:
+    numbers = {
+        "correlation_pose": correlation,
+        "correlation_null": correlation / 5,
+        "z": correlation,
+        "shared_signal": 1.0,
+    }
+    page = shown(moved_by(bent(), **{f"heldout_{name}": value for name, value in numbers.items()}), tmp_path)
+    assert ("correlation of held-out genes at the pose; 0.10 for unrelated sections" in page.text) == (
+        correlation == 0.5
+    )
+
+
 @pytest.mark.usefixtures("pictures")
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     page = shown(moved_by(bent()), tmp_path)

@@ -119,18 +119,18 @@ def _tiles(report: RunReport) -> str:
     """Return the few numbers that matter most."""
     tiles: list[tuple[str, str, str]] = []
     rigid, bent, found = report.heldout_correlation_rigid, report.heldout_correlation_nonrigid, report.agreement
+    if found is not None and math.isnan(found.correlation):
+        found = None
+    chance = "" if found is None else f"; {found.null:.2f} for unrelated sections"
     if rigid is not None and bent is not None:
-        note = "correlation of genes kept out of a trial fit, after the pose and after bending"
+        note = f"correlation of genes kept out of a trial fit, after the pose and after bending{chance}"
         tiles.append(("Agreement", f"{rigid:.2f} &rarr; {bent:.2f}", note))
-    elif found is not None and not math.isnan(found.correlation):
-        tiles.append(("Agreement", f"{found.correlation:.2f}", f"correlation of {found.genes} at the pose"))
+    elif found is not None:
+        tiles.append(("Agreement", f"{found.correlation:.2f}", f"correlation of {found.genes} at the pose{chance}"))
     elif report.pose_score is not None:
         rival = report.pose_runner_up
         note = "of at most 1" if rival is None or rival <= -1 else f"of at most 1; the best rival pose has {rival:.2f}"
         tiles.append(("Score of the pose", f"{report.pose_score:.2f}", note))
-    if found is not None and not math.isnan(found.null):
-        note = f"what unrelated sections would correlate by; these exceed it by {found.z:.1f} standard deviations"
-        tiles.append(("By chance", f"{found.null:.2f}", note))
     if report.overlap is not None:
         tiles.append(("Overlap", f"{report.overlap:.1%}", "of the source's cells lie on the reference"))
     elif report.pose_overlap is not None:
