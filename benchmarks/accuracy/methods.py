@@ -138,7 +138,7 @@ def _read(src: AnnData) -> Outcome:
         xy=src.obsm["found"],
         xy_posed=first(src.obsm["spatial"]) if isinstance(first, ia.transforms.Affine) else None,
         transform=transform,
-        report=ia.get.report(src, key="found"),
+        report=dict(ia.get.report(src, key="found")),
     )
 
 
