@@ -146,5 +146,5 @@ WITH_FIELD: dict[str, Callable[[Aligned], np.ndarray]] = {
 }
 """Those that need the alignment to have fitted a field."""
 OURS: dict[str, Callable[[Aligned], np.ndarray]] = {"X_inst": lambda pair: pair.x_inst}
-REPRESENTATIONS = NULLS | PARTS | WITH_FIELD | OURS
+REPRESENTATIONS = NULLS | PARTS | OURS | WITH_FIELD
 """By name, a function that gives one row per cell, the reference's first."""
