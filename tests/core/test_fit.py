@@ -277,3 +277,15 @@ def test_a_bent_section_is_bent_back_and_says_so(tiny: PairConfig) -> None:
     assert isinstance(result.transform, Compose)
     assert result.report["verdict"] == "non-rigid"
     assert result.report["heldout_gain"] > 0
+
+
+def test_a_large_section_is_fitted_as_a_small_one_is(tiny: PairConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its expression is not copied into the order of the fit."""
+    ref, src, _ = pair()
+    small = fit(ref, src, tiny)
+    monkeypatch.setattr("inst_align.core.section.COPIED_CELLS", 10)
+    large = fit(ref, src, tiny)
+    np.testing.assert_allclose(large.transform(src.xy), small.transform(src.xy), atol=1e-2 * ref.spacing)
+    assert large.field is not None
+    assert small.field is not None
+    np.testing.assert_allclose(large.field["to_genes"], small.field["to_genes"], atol=1e-2)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from inst_align.core.section import Rows
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,7 +43,7 @@ class Standardized:
 
     def __init__(
         self,
-        expression: sparse.csr_matrix | sparse.csr_array | np.ndarray,
+        expression: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows,
         device: torch.device,
         *,
         scale: bool = True,
@@ -55,8 +57,12 @@ class Standardized:
         self.inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
         self._hold(expression, device)
 
-    def _hold(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
+    def _hold(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows, device: torch.device) -> None:
         self.shape, self._stored = expression.shape, expression
+        self._order: torch.Tensor | None = None
+        if isinstance(expression, Rows):
+            self._order = torch.as_tensor(expression.order, device=device)
+            expression = expression.stored
         self._x = _to_torch(expression, device)
         self._xt: sparse.csc_matrix | sparse.csc_array | torch.Tensor
         if isinstance(expression, np.ndarray):
@@ -91,15 +97,18 @@ class Standardized:
     def matmul(self, v: torch.Tensor) -> torch.Tensor:
         """Return ``z @ v``, shape (n, k), for ``v`` of shape (g, k)."""
         scaled = v * self.inverse_sd[:, None]
-        return self._x @ scaled - self._mean @ scaled
+        product = self._x @ scaled
+        return (product if self._order is None else product[self._order]) - self._mean @ scaled
 
     def rmatmul(self, u: torch.Tensor) -> torch.Tensor:
         """Return ``z.T @ u``, shape (g, k), for ``u`` of shape (n, k)."""
+        if self._order is not None:
+            u = torch.empty_like(u).index_copy_(0, self._order, u)
         product = self._xt @ u if isinstance(self._xt, torch.Tensor) else torch.as_tensor(self._xt @ u.numpy())
         return (product - self._mean[:, None] * u.sum(dim=0)) * self.inverse_sd[:, None]
 
 
-def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
     """Mean and mean square of every gene, added up in float64, a block of cells at a time."""
     sums = np.zeros((2, x.shape[1]))
     for start in range(0, x.shape[0], ROWS_AT_ONCE):
