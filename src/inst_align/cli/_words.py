@@ -36,7 +36,9 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         lines["Overlap"] = f"{report['overlap']:.1%} of the source's cells lie on the reference"
     elif "pose_overlap" in report:
         lines["Overlap"] = f"{report['pose_overlap']:.1%} of the smaller section"
-    if "heldout_gain" in report:
+    if report.get("verdict") == "poor":
+        lines["Verdict"] = "poor; the sections do not agree where the source was laid"
+    elif "heldout_gain" in report:
         lines["Verdict"] = (
             f"{report['verdict']}; genes held out of a trial correlate by {report['heldout_correlation_rigid']:.3f} "
             f"after the pose, by {report['heldout_correlation_nonrigid']:.3f} after bending"
