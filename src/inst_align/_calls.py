@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from inst_align._anndata import write_alignment
 from inst_align._checks import warn_user
+from inst_align._keys import cell_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,8 +112,20 @@ def finish(
         params=params | seed | genes | {"spatial_key": spatial_key, "normalized": dict(pair.normalized)},
         alignment=result,
         xy_aligned=pair.cells[1].moved_by(result.transform),
+        columns=_columns(pair, result, key_added),
     )
     return (adata_ref, adata_src) if copy else None
+
+
+def _columns(pair: Pair, result: Alignment, key_added: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the columns of ``obs`` for the reference and the source, in the order of their objects."""
+    if result.cells is None:
+        return {}, {}
+    (ref, src), (overlap, sd) = pair.cells, cell_columns(key_added)
+    return (
+        {overlap: ref.spread(result.cells.overlap_ref)},
+        {overlap: src.spread(result.cells.overlap_src), sd: src.spread(result.cells.position_sd)},
+    )
 
 
 def warn_about_pose(report: dict[str, Any], *, allow_reflection: bool) -> None:

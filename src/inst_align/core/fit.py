@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inst_align.core.alignment import Alignment, Callback, Step
+from inst_align.core.cells import CellQuality, inverse_consistency
 from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import joint_features
 from inst_align.core.icp import adaptive_icp
@@ -96,6 +97,7 @@ class Prepared:
     src: Section
     features_ref: torch.Tensor
     features_src: torch.Tensor
+    orders: tuple[np.ndarray, np.ndarray]
 
     @classmethod
     def of(
@@ -109,7 +111,8 @@ class Prepared:
         device: torch.device,
     ) -> Prepared:
         """Sort the cells of both sections and compute their features on ``device``."""
-        ref, src = (section.take(section.canonical_order()) for section in (ref, src))
+        orders = ref.canonical_order(), src.canonical_order()
+        ref, src = ref.take(orders[0]), src.take(orders[1])
         features = joint_features(
             ref,
             src,
@@ -118,7 +121,7 @@ class Prepared:
             generator=generator,
             device=device,
         )
-        return cls(ref=ref, src=src, features_ref=features[0], features_src=features[1])
+        return cls(ref=ref, src=src, features_ref=features[0], features_src=features[1], orders=orders)
 
 
 class Clock:
@@ -320,6 +323,12 @@ def fit_pair(
                 transform = Compose((affine, displacement))
                 report["sampling_error"] = error / unit
             report |= verdict | map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            if found is not None:
+                report |= inverse_consistency(xy[1], found.forward, found.backward, pair.ref.spacing / frame.scale)
+            cells = CellQuality.of(
+                pair.ref, pair.src, features, transform, frame, config.registration, report["verdict"]
+            )
+            report |= cells.report(pair.ref.spacing)
             if landmarks is not None:
                 report |= landmark_report(landmarks, affine, transform, pair.ref.spacing)
     return Alignment(
@@ -329,6 +338,7 @@ def fit_pair(
         history=(found.history if found else {}) | (fitted.history if fitted else {}),
         field=fitted.canonical.pack() if fitted else None,
         seconds=clock.seconds,
+        cells=cells.in_order(*pair.orders),
     )
 
 

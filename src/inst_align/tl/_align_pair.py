@@ -147,6 +147,17 @@ def align_pair(
     ``uns["inst_align"][key_added]``
         The record, on the source with the map, the report, the history and the field; see
         :func:`inst_align.get.transform` and :func:`inst_align.get.report`.
+    ``obs["inst_overlap"]``
+        The probability that a cell has a counterpart in the other section, from 0 to 1, told from where there is tissue
+        after the alignment.
+    ``obs["inst_sd"]``
+        On the source alone: how far a cell is expected to be from where it belongs (root mean square), in the
+        reference's units, if the pose is right. Of a section that was not bent: how far off it might be without that
+        having been noticed.
+
+    Both columns are NaN for cells left out of the fit, and for all cells where the verdict is "poor"; with fewer than 50
+    cells in a section there are none. With another ``key_added`` they are called ``<key_added>_overlap`` and
+    ``<key_added>_sd``.
 
     Raises
     ------
