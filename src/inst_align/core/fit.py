@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field as default
@@ -15,6 +14,7 @@ from inst_align.core.alignment import Alignment, Callback, Step
 from inst_align.core.cells import CellQuality, inverse_consistency
 from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import joint_features
+from inst_align.core.fourier import FieldConfig, FourierField, fit_field
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.landmarks import landmark_report
 from inst_align.core.polish import polish_pose
@@ -26,7 +26,6 @@ from inst_align.core.quality import (
     feature_correlation,
     map_report,
 )
-from inst_align.core.refine import FieldConfig, FieldData, FieldFit, fit_field
 from inst_align.core.registration import Registration, RegistrationConfig, register
 from inst_align.core.rival import DOUBT, RIVAL, rivalry
 from inst_align.core.section import Section, UnitFrame
@@ -35,14 +34,14 @@ from inst_align.core.transforms import Affine, Compose
 from inst_align.core.verdict import judge, relation, verdict_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
     from inst_align.core.landmarks import Landmarks
 
 PoseMethod = Literal["fft", "icp"]
 Accept = Literal["auto", "nonrigid", "rigid"]
-Move = Callable[[np.ndarray], np.ndarray]
-"""A map of the unit frame: coordinates (n, 2) to coordinates (n, 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class PairConfig:
     registration
         How the non-rigid map is found.
     field
-        How the canonical field and its residual deformation are fitted; ``None`` leaves them out.
+        How the canonical field is fitted; ``None`` leaves it out.
     """
 
     n_components: int = 30
@@ -85,8 +84,8 @@ class PairConfig:
 
     @property
     def n_steps(self) -> int:
-        """Optimiser steps of registration and field together; the trial is not counted."""
-        return self.registration.n_steps + (0 if self.field is None else self.field.n_steps)
+        """Optimiser steps; the trial is not counted."""
+        return self.registration.n_steps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,10 +136,6 @@ class Clock:
         start, self._stage = time.perf_counter(), name
         yield
         self.seconds[name] = time.perf_counter() - start
-
-    def leave_out(self, n_steps: int) -> None:
-        """Expect fewer steps."""
-        self._total -= n_steps
 
     def step(self, name: str | None = None) -> None:
         """Count one step of the current stage, or of a part of it that has a name of its own."""
@@ -294,31 +289,22 @@ def fit_pair(
         if bends:
             with clock.stage("registration"):
                 found = register(*xy, *features, config.registration, landmarks=marks, on_step=clock.step)
-        else:
-            clock.leave_out(config.registration.n_steps)
-        if not bends and init is not None:  # a pose that was searched for has been polished already
+        elif init is not None:  # a pose that was searched for has been polished already
             affine, xy = _polished(affine, xy, features, frame, config.registration, marks)
-        move: Move = _identity if found is None else found.forward
-        fitted: FieldFit | None = None
+        field: FourierField | None = None
         if config.field is not None:
             with clock.stage("field"):
-                data = FieldData(
-                    xy=(xy[0], move(xy[1])),
-                    tissue=np.concatenate(xy),
-                    features=features,
-                    expression=None if ref.is_rep else (pair.ref.expression, pair.src.expression),
-                    margin=config.registration.margin,
-                )
-                fitted = fit_field(
-                    data, config.field, unit_matrix=frame.matrix, bend=bends, generator=generator, on_step=clock.step
+                expression = None if ref.is_rep else (pair.ref.expression, pair.src.expression)
+                placed = xy[0], xy[1] if found is None else found.forward(xy[1])
+                field = fit_field(
+                    placed, features, expression, config.field, unit_matrix=frame.matrix, generator=generator
                 )
         with clock.stage("export"):
             transform: Affine | Compose = affine
             if found is not None:
-                moves = in_turn(move, fitted.residual) if fitted else move
                 unit = pair.ref.spacing
                 displacement, error = user_displacement(
-                    moves, found.grid, frame, cells=xy[1], tolerance=TOLERANCE * unit
+                    found.forward, found.grid, frame, cells=xy[1], tolerance=TOLERANCE * unit
                 )
                 transform = Compose((affine, displacement))
                 report["sampling_error"] = error / unit
@@ -335,8 +321,8 @@ def fit_pair(
         affine=affine,
         transform=transform,
         report=report,
-        history=(found.history if found else {}) | (fitted.history if fitted else {}),
-        field=fitted.canonical.pack() if fitted else None,
+        history=found.history if found else {},
+        field=field.pack() if field else None,
         seconds=clock.seconds,
         cells=cells.in_order(*pair.orders),
     )
@@ -354,21 +340,6 @@ def _polished(
     step = Affine(polish_pose(*xy, *features, config, landmarks=marks))
     to_unit = frame.matrix
     return Affine(np.linalg.inv(to_unit) @ step.matrix @ to_unit @ affine.matrix), (xy[0], step(xy[1]))
-
-
-def _identity(xy: np.ndarray) -> np.ndarray:
-    return xy
-
-
-def in_turn(*moves: Move) -> Move:
-    """Return the map that applies maps one after the other."""
-
-    def move(xy: np.ndarray) -> np.ndarray:
-        for each in moves:
-            xy = each(xy)
-        return xy
-
-    return move
 
 
 def given_or_found_pose(

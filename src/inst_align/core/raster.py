@@ -76,7 +76,8 @@ def splat(grid: Grid, xy: torch.Tensor, values: torch.Tensor) -> tuple[torch.Ten
             column, row = corner[:, 0] + dx, corner[:, 1] + dy
             weight = (fraction[:, 0] if dx else 1 - fraction[:, 0]) * (fraction[:, 1] if dy else 1 - fraction[:, 1])
             inside = (column >= 0) & (column < grid.width) & (row >= 0) & (row < grid.height)
-            sums.index_add_(0, (row * grid.width + column)[inside], (weighted * weight[:, None])[inside])
+            pixel = (row * grid.width + column) * inside  # a cell off the grid adds nothing to the first pixel
+            sums.index_add_(0, pixel, weighted * (weight * inside)[:, None])
     image = sums.T.reshape(-1, grid.height, grid.width)
     return image[:-1], image[-1:]
 

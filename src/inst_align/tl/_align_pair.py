@@ -281,7 +281,7 @@ def fit_sections(
         result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", landmarks=marks, **arguments)
         result.report["verdict"] = "untested"
     else:
-        if field:
+        if preset == "paper":
             warn_of_negative(pair)
         with progress_bar(show=progress) as callback:
             result = _fit(preset, accept, marks)(*sections, **arguments, config=config, callback=callback)
