@@ -13,6 +13,7 @@ import pandas as pd
 from benchmarks.accuracy.methods import warm_up
 from benchmarks.calibration.cases import cases
 from benchmarks.calibration.cells import binned
+from benchmarks.calibration.figure import plot
 from benchmarks.calibration.report import markdown
 from benchmarks.calibration.runs import row_of
 
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         cells.to_csv(tables["calibration_cells"], index=False, float_format="%.5g")
         print(f"{row['kind']}/{row['name']}: {row['verdict']} ({row['seconds']:.1f} s)", flush=True)
     (options.out / "calibration.md").write_text(markdown(pairs, cells), encoding="utf-8")
+    plot(cells, options.out / "calibration.png")
     return 0
 
 

@@ -98,11 +98,12 @@ Maker = tuple[str, str, "Callable[[], Case]"]
 
 
 def cases(data: Path) -> Iterator[Maker]:
-    """Yield all cases; their data are read when they are made."""
+    """Yield all cases of which the data are there; they are read when they are made."""
     yield from _stored(data)
     yield from _made(data)
-    yield from _unrelated(data)
-    for tissue, section in SECTIONS.items():
+    there = {tissue: path for tissue, path in SECTIONS.items() if (data / f"{path}.h5ad").exists()}
+    yield from _unrelated(data, list(there))
+    for tissue, section in there.items():
         if tissue != "another tumour":
             yield "symmetric", tissue, lambda t=tissue, s=section: _symmetric(data, t, s)
 
@@ -121,7 +122,7 @@ def _stored(data: Path) -> Iterator[Maker]:
 
 
 def _tissue(name: str) -> str:
-    return next(tissue for start, tissue in TISSUE_OF.items() if name.startswith(start))
+    return next((tissue for start, tissue in TISSUE_OF.items() if name.startswith(start)), name)
 
 
 def _as_it_is(kind: str, pair: Pair, *, allowed: bool = True) -> Case:
@@ -150,6 +151,8 @@ def _shuffled(pair: Pair) -> Case:
 def _made(data: Path) -> Iterator[Maker]:
     for (tissue, section), level in product(SECTIONS_MADE_OF.items(), LITTLE_IN_COMMON):
         recipe = Made(data / f"{section}.h5ad", level, inverted=True)
+        if not recipe.section.exists():
+            continue
         yield "hard", f"{tissue} {level}", lambda r=recipe, t=tissue: _hard(r.load(1), t)
 
 
@@ -167,8 +170,8 @@ def _hard(pair: Pair, tissue: str) -> Case:
     )
 
 
-def _unrelated(data: Path) -> Iterator[Maker]:
-    for one, other in product(SECTIONS, repeat=2):
+def _unrelated(data: Path, tissues: list[str]) -> Iterator[Maker]:
+    for one, other in product(tissues, repeat=2):
         name = f"{one}, {other}"
         if one != other and {one, other} not in RELATED:
             yield "other tissue", name, lambda a=one, b=other: _other(data, a, b)

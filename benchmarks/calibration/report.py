@@ -163,7 +163,7 @@ def _overlap(cells: pd.DataFrame) -> Iterator[str]:
     yield ""
     part = some[some["kind"].isin(["cropped", "hard"])]
     yield from _table(["said", "cells", "mean", "true"], [
-        [f"{low:g} to {high:g}", n, f"{said:.3f}", f"{true:.3f}"] for (low, high), n, said, true in _pooled(part)
+        [f"{low:g} to {high:g}", n, f"{said:.3f}", f"{true:.3f}"] for (low, high), n, said, true in pooled(part)
     ])  # fmt: skip
 
 
@@ -195,11 +195,12 @@ def _sd(cells: pd.DataFrame) -> Iterator[str]:
             yield ""
             yield from _table(["said", "cells", "said", "true"], [
                 [f"{low:g} to {high:g}", n, f"{np.sqrt(said):.2f}", f"{np.sqrt(true):.2f}"]
-                for (low, high), n, said, true in _pooled(some)
+                for (low, high), n, said, true in pooled(some)
             ])  # fmt: skip
 
 
-def _pooled(some: pd.DataFrame) -> Iterator[tuple[tuple[float, float], int, float, float]]:
+def pooled(some: pd.DataFrame) -> Iterator[tuple[tuple[float, float], int, float, float]]:
+    """Yield the edges of each bin, its number of cells, and the means of what was said and of what is true."""
     for edges, of in some.groupby(["from", "to"]):
         low, high = (float(edge) for edge in edges)
         yield (

@@ -37,8 +37,13 @@ def test_the_half_turn_of_another_tissue_is_none() -> None:
 
 
 def test_a_runner_up_is_polished_before_it_is_asked() -> None:
-    off = Affine.from_rigid(0.04, (0.05, -0.04))
-    assert rivalry(*sections(symmetric=False), STAYS, off) > 0.97
+    tissue = sections(symmetric=True)
+    off = HALF_TURN @ Affine.from_rigid(0.05, (0.06, -0.05))
+    assert rivalry(*tissue, STAYS, off) > 0.97 * rivalry(*tissue, STAYS, HALF_TURN)
+
+
+def test_a_pose_on_its_way_to_the_winner_is_no_rival() -> None:
+    assert rivalry(*sections(symmetric=False), STAYS, Affine.from_rigid(0.1, (0.1, -0.1))) == 0
 
 
 def test_a_winner_with_nothing_to_show_has_rivals() -> None:

@@ -26,6 +26,8 @@ DOUBT = 0.8
 """A runner-up whose score reaches this share of the winner's is looked at again."""
 RIVAL = 0.9
 """A pose whose agreement reaches this share of the winner's makes the pose ambiguous."""
+ON_ITS_WAY = 0.9
+"""A pose that the polish brings this much nearer to the winner is on the winner's slope."""
 ROUNDS = 2
 """Of the polish."""
 MAX_CELLS = 20_000
@@ -44,6 +46,8 @@ def rivalry(
 ) -> float:
     """Return the agreement after the runner-up, once polished, as a share of that after the winner.
 
+    Zero if the polish takes it towards the winner: then it is no pose of its own, but one that was on its way there.
+
     Parameters
     ----------
     xy_ref, xy_src
@@ -54,8 +58,11 @@ def rivalry(
         The poses, of these coordinates; the winner polished already.
     """
     posed = runner_up(xy_src)
-    polished = Affine(polish_pose(xy_ref, posed, *features, RegistrationConfig(), rounds=ROUNDS))
-    found = [_agreement((xy_ref, features[0]), (xy, features[1])) for xy in (winner(xy_src), polished(posed))]
+    polished = Affine(polish_pose(xy_ref, posed, *features, RegistrationConfig(), rounds=ROUNDS))(posed)
+    won = winner(xy_src)
+    if np.linalg.norm(polished - won) < ON_ITS_WAY * np.linalg.norm(posed - won):
+        return 0.0
+    found = [_agreement((xy_ref, features[0]), (xy, features[1])) for xy in (won, polished)]
     return found[1] / found[0] if found[0] > 0 else float("inf")
 
 
