@@ -172,7 +172,7 @@ def _hard(pair: Pair, tissue: str) -> Case:
 
 def _unrelated(data: Path, tissues: list[str]) -> Iterator[Maker]:
     for one, other in product(tissues, repeat=2):
-        name = f"{one}, {other}"
+        name = f"{one} and {other}"
         if one != other and {one, other} not in RELATED:
             yield "other tissue", name, lambda a=one, b=other: _other(data, a, b)
         if "another tumour" not in (one, other):
@@ -204,7 +204,7 @@ def _other(data: Path, one: str, other: str) -> Case | None:
     if len(ref.var_names.intersection(src.var_names)) < FEWEST_GENES:
         return None
     _of_one_size(ref, src)
-    return Case(kind="other tissue", name=f"{one}, {other}", tissues=(one, other), right=(POOR,), ref=ref, src=src)
+    return Case(kind="other tissue", name=f"{one} and {other}", tissues=(one, other), right=(POOR,), ref=ref, src=src)
 
 
 def _other_genes(data: Path, one: str, other: str) -> Case:
@@ -216,7 +216,7 @@ def _other_genes(data: Path, one: str, other: str) -> Case:
     src = src[:, rng.permutation(n_genes)].copy()
     ref.var_names = src.var_names = [f"gene{i}" for i in range(n_genes)]
     _of_one_size(ref, src)
-    return Case(kind="other genes", name=f"{one}, {other}", tissues=(one, other), right=(POOR,), ref=ref, src=src)
+    return Case(kind="other genes", name=f"{one} and {other}", tissues=(one, other), right=(POOR,), ref=ref, src=src)
 
 
 def _symmetric(data: Path, tissue: str, path: str) -> Case:

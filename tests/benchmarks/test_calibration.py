@@ -35,7 +35,7 @@ def made(data: Path) -> dict[tuple[str, str], Any]:
 
 
 def test_sections_of_two_tissues_share_orthologs_and_size_but_nothing_else(tissue: Path) -> None:
-    case = made(tissue)["other tissue", "cortex, bulb"]()
+    case = made(tissue)["other tissue", "cortex and bulb"]()
     assert case.right == ("poor",)
     assert case.tuned_on
     assert len(case.ref.var_names.intersection(case.src.var_names)) == 40
@@ -44,7 +44,7 @@ def test_sections_of_two_tissues_share_orthologs_and_size_but_nothing_else(tissu
 
 
 def test_genes_named_at_random_are_other_genes(tissue: Path) -> None:
-    case = made(tissue)["other genes", "cortex, cortex"]()
+    case = made(tissue)["other genes", "cortex and cortex"]()
     assert list(case.ref.var_names) == list(case.src.var_names)
     same = [np.array_equal(case.ref.X[:, i], case.src.X[:, i]) for i in range(case.ref.n_vars)]
     assert np.mean(same) < 0.2
@@ -101,7 +101,7 @@ def test_a_run_adds_what_is_missing_and_the_report_counts_it(data: Path, tmp_pat
     assert capsys.readouterr().out == ""
     report = (tmp_path / "calibration.md").read_text(encoding="utf-8")
     assert "| stored pairs, not warped | rigid sufficient |  | 1 |  |  | 1 of 1 |" in report
-    assert "### Sections that were not bent, not looked at for that" in report
+    assert "### Sections that were not bent, other tissues" in report
     assert (tmp_path / "calibration.png").exists()
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Features = tuple[torch.Tensor, torch.Tensor]
 
-CERTAIN = 3.0
+CERTAIN = 4.0
 """Standard deviations of the null by which the correlation must exceed it."""
 SHARED = 0.65
 """Share of the sections' own spatial signal that must be common to both."""
