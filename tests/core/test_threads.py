@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from inst_align.core.threads import CELLS_PER_THREAD, torch_settings
+from inst_align.core.threads import CELLS_PER_THREAD, one_thread, torch_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,4 +42,13 @@ def test_blocks_can_be_nested() -> None:
         with torch_settings(100 * CELLS_PER_THREAD):
             assert torch.get_num_threads() == 2
         assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 3
+
+
+def test_rasters_get_one_thread_and_the_rest_is_put_back() -> None:
+    @one_thread()
+    def at_work() -> int:
+        return torch.get_num_threads()
+
+    assert at_work() == at_work() == 1
     assert torch.get_num_threads() == 3

@@ -13,7 +13,7 @@ import numpy as np
 from inst_align.core.alignment import Alignment, Callback, Step
 from inst_align.core.cells import CellQuality, inverse_consistency
 from inst_align.core.export import TOLERANCE, user_displacement
-from inst_align.core.features import joint_features
+from inst_align.core.features import SharedFeatures
 from inst_align.core.fourier import FieldConfig, FourierField, fit_field
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.landmarks import landmark_report
@@ -94,6 +94,7 @@ class Prepared:
 
     ref: Section
     src: Section
+    shared: SharedFeatures
     features_ref: torch.Tensor
     features_src: torch.Tensor
     orders: tuple[np.ndarray, np.ndarray]
@@ -112,15 +113,9 @@ class Prepared:
         """Sort the cells of both sections and compute their features on ``device``."""
         orders = ref.canonical_order(), src.canonical_order()
         ref, src = ref.take(orders[0]), src.take(orders[1])
-        features = joint_features(
-            ref,
-            src,
-            n_components=n_components,
-            n_neighbors=n_neighbors,
-            generator=generator,
-            device=device,
-        )
-        return cls(ref=ref, src=src, features_ref=features[0], features_src=features[1], orders=orders)
+        shared = SharedFeatures.of_pair(ref, src, n_components=n_components, n_neighbors=n_neighbors, device=device)
+        features_ref, features_src = shared.of(generator)
+        return cls(ref=ref, src=src, shared=shared, features_ref=features_ref, features_src=features_src, orders=orders)
 
 
 class Clock:

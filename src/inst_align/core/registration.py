@@ -22,6 +22,7 @@ from inst_align.core.landmark_terms import Pull
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
 from inst_align.core.raster import Grid, sample
 from inst_align.core.registration_config import Level, RegistrationConfig
+from inst_align.core.threads import one_thread
 from inst_align.core.transforms import Displacement
 from inst_align.core.velocity import ControlLattice, Flow, bending_energy, fade, strain_energy
 
@@ -57,6 +58,7 @@ class Registration:
     history: dict[str, np.ndarray]
 
 
+@one_thread()
 def register(
     xy_ref: np.ndarray,
     xy_src: np.ndarray,
@@ -84,8 +86,10 @@ def register(
     """
     device = features_ref.device
     both = np.concatenate([xy_ref, xy_src])
-    cells = Cells.of(xy_ref, features_ref), Cells.of(xy_src, features_src)
     grids = [config.grid(both, level.sigma) for level in config.levels]
+    cells = [
+        Cells.of(xy, features).gathered(grids[-1]) for xy, features in ((xy_ref, features_ref), (xy_src, features_src))
+    ]
     grid, terms = grids[0], []
     velocity = torch.zeros(2, grid.height, grid.width, device=device)
     for level, new_grid in zip(config.levels, grids, strict=True):
@@ -156,7 +160,8 @@ class _Problem:
         displacements = self.displacements(velocity)
         data = mismatch(self.move(displacements), turn)
         if self.pull is not None:
-            data = data + self.pull.cost(self.grid, *displacements, mismatch.correlation)
+            forward, backward = displacements
+            data = data + self.pull.cost(self.grid, forward, backward, mismatch.correlation)
         strain = strain_energy(displacements, self.grid.pixel, self.either)
         bending = bending_energy(velocity, self.grid.pixel, self.either)
         return data, self.config.strain * strain + self.config.bending * bending
@@ -173,5 +178,5 @@ class _Problem:
             adam.step(adam.gradients(data + smoothness))
             terms.append(torch.stack([data, smoothness]).detach())
             on_step()
-        control.requires_grad_(requires_grad=False)
+        control.requires_grad_(False)  # noqa: FBT003
         return torch.stack(terms)

@@ -51,16 +51,7 @@ def judge(
     accept, config, landmarks, generator
         As for :func:`inst_align.core.fit.fit_pair`.
     """
-    halves = None
-    if accept == "auto":
-        halves = Halves.of(
-            pair.ref,
-            pair.src,
-            n_components=config.n_components,
-            n_neighbors=config.n_neighbors,
-            generator=generator,
-            device=pair.features_ref.device,
-        )
+    halves = Halves.of(pair.shared, generator) if accept == "auto" else None
     frame = UnitFrame.of(pair.ref.xy)
     marks = landmarks if landmarks is not None and landmarks.weight > 0 else None
     report: dict[str, Any] = {}
