@@ -41,7 +41,8 @@ TISSUE_OF = {
 }
 """Tissues of the stored pairs, by the beginning of their names."""
 LITTLE_IN_COMMON = ("crop30", "mutual", "torn", "thin20", "shared30")
-"""Levels of made pairs at which poses go wrong."""
+HARDLY_ANYTHING = ("mutual50", "crop20few", "crop30thin")
+"""Levels of made pairs; at the latter poses go wrong."""
 SECTIONS_MADE_OF = {
     "cortex": "dlpfc/151674",
     "hypothalamus": "merfish_hypothalamus/bregma+0.21",
@@ -149,18 +150,24 @@ def _shuffled(pair: Pair) -> Case:
 
 
 def _made(data: Path) -> Iterator[Maker]:
-    for (tissue, section), level in product(SECTIONS_MADE_OF.items(), LITTLE_IN_COMMON):
-        recipe = Made(data / f"{section}.h5ad", level, inverted=True)
-        if not recipe.section.exists():
+    for tissue, section in SECTIONS_MADE_OF.items():
+        path = data / f"{section}.h5ad"
+        if not path.exists():
             continue
-        yield "hard", f"{tissue} {level}", lambda r=recipe, t=tissue: _hard(r.load(1), t)
+        for level in LITTLE_IN_COMMON:
+            recipe = Made(path, level, inverted=True)
+            yield "hard", f"{tissue} {level}", lambda r=recipe, t=tissue: _of_little(r.load(1), t, "hard")
+        for level, seed in product(HARDLY_ANYTHING, (1, 2)):
+            recipe = Made(path, level, inverted=True)
+            name = f"{tissue} {level} {seed}"
+            yield "harder", name, lambda r=recipe, t=tissue, s=seed: _of_little(r.load(s), t, "harder")
 
 
-def _hard(pair: Pair, tissue: str) -> Case:
+def _of_little(pair: Pair, tissue: str, kind: str) -> Case:
     ref, src = pair.blind()
     return Case(
-        kind="hard",
-        name=f"{tissue} {pair.level}",
+        kind=kind,
+        name=f"{tissue} {pair.level}" + (f" {pair.seed}" if kind == "harder" else ""),
         tissues=(tissue, tissue),
         right=(NON_RIGID,),
         ref=ref,

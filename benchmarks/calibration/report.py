@@ -20,6 +20,7 @@ KINDS = {
     "cropped": "stored pairs, warped and cropped",
     "not warped": "stored pairs, not warped",
     "hard": "made pairs with little in common",
+    "harder": "made pairs with hardly anything in common",
     "mirrored, not allowed": "turned over, which is not allowed",
     "symmetric": "symmetric under a half-turn",
     "shuffled": "expression shuffled over the cells",

@@ -158,9 +158,9 @@ def warn_about_verdict(report: dict[str, Any]) -> None:
         else "hardly a cell lies on tissue of the other section"
     )
     warn_user(
-        f'Verdict "poor": the sections do not agree where the source was laid ({said}). Do not use this result before you '
+        f'Verdict "poor": the sections do not agree where the source was laid ({said}): do not use this result before you '
         f"have checked that both are of the same tissue, that the rows of expression and coordinates belong together, and "
-        f"that gene names mean the same in both; if all that is so, give the pose by landmarks or `init`."
+        f"that gene names mean the same in both, and give the pose by landmarks or `init` if all that is so."
     )
 
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     Features = tuple[torch.Tensor, torch.Tensor]
 
-CERTAIN = 4.0
+CERTAIN = 3.0
 """Standard deviations of the null by which the correlation must exceed it."""
-SHARED = 0.65
+SHARED = 0.75
 """Share of the sections' own spatial signal that must be common to both."""
 LEAST_SIGNAL = 0.1
 """Share of the variance; less spatial signal than that is taken for that much, since it cannot be told from none."""
