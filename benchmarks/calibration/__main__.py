@@ -14,7 +14,7 @@ from benchmarks.accuracy.methods import warm_up
 from benchmarks.calibration.cases import cases
 from benchmarks.calibration.cells import binned
 from benchmarks.calibration.figure import plot
-from benchmarks.calibration.report import markdown
+from benchmarks.calibration.report import at_the_right_place, markdown
 from benchmarks.calibration.runs import row_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         cells.to_csv(tables["calibration_cells"], index=False, float_format="%.5g")
         print(f"{row['kind']}/{row['name']}: {row['verdict']} ({row['seconds']:.1f} s)", flush=True)
     (options.out / "calibration.md").write_text(markdown(pairs, cells), encoding="utf-8")
-    plot(cells, options.out / "calibration.png")
+    plot(at_the_right_place(cells, pairs), options.out / "calibration.png")
     return 0
 
 

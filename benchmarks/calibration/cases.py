@@ -169,7 +169,7 @@ def _of_little(pair: Pair, tissue: str, kind: str) -> Case:
         kind=kind,
         name=f"{tissue} {pair.level}" + (f" {pair.seed}" if kind == "harder" else ""),
         tissues=(tissue, tissue),
-        right=(NON_RIGID,),
+        right=(NON_RIGID,) if kind == "hard" else (NON_RIGID, RIGID),
         ref=ref,
         src=src,
         xy_true=pair.xy_true,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.calibration.report import SETS, pooled
+from benchmarks.calibration.report import PARTIAL, SETS, pooled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,9 +20,9 @@ def plot(cells: pd.DataFrame, path: Path) -> None:
     """Draw the reliability of both columns, in bins of what was said; the line is where both agree."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     overlap, sd = figure.subplots(1, 2)
-    _curves(overlap, cells[(cells["what"] == "overlap") & cells["kind"].isin(["cropped", "hard"])], root=False)
+    _curves(overlap, cells[(cells["what"] == "overlap") & cells["kind"].isin(PARTIAL)], root=False)
     overlap.set(xlabel="inst_overlap", ylabel="share with a counterpart", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    _curves(sd, cells[(cells["what"] == "sd") & (cells["kind"] != "mirrored, not allowed")], root=True)
+    _curves(sd, cells[cells["what"] == "sd"], root=True)
     top = 1.1 * max(values.max() for line in sd.lines for values in [np.append(line.get_xydata(), 0.1)])
     sd.set(xlabel="inst_sd (neighbour distances)", ylabel="true error, root mean square", xlim=(0, top), ylim=(0, top))
     for axes in (overlap, sd):
