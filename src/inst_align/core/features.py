@@ -35,18 +35,24 @@ MOST_TIES = 8
 class Standardized:
     """A section's expression with every gene at mean 0 and standard deviation 1, without storing that dense matrix.
 
-    Only products are standardised: ``z = (x - mean) / sd``, so ``z @ v = x @ (v / sd) - mean @ (v / sd)``. On the CPU
-    the values are not copied.
+    Only products are standardised: ``z = (x - mean) / sd``, so ``z @ v = x @ (v / sd) - mean @ (v / sd)``. With
+    ``scale=False`` the genes are centred and nothing else. On the CPU the values are not copied.
     """
 
-    def __init__(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
+    def __init__(
+        self,
+        expression: sparse.csr_matrix | sparse.csr_array | np.ndarray,
+        device: torch.device,
+        *,
+        scale: bool = True,
+    ) -> None:
         mean, square = _moments(expression)
         variance = square - mean**2
         varies = variance > 1e-8 * (1 + mean**2)
         inverse_sd = np.zeros_like(mean)
-        inverse_sd[varies] = variance[varies] ** -0.5
+        inverse_sd[varies] = variance[varies] ** -0.5 if scale else 1.0
         self._mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
-        self._inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
+        self.inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
         self._hold(expression, device)
 
     def _hold(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
@@ -63,9 +69,9 @@ class Standardized:
     def of_genes(self, genes: np.ndarray) -> Standardized:
         """Return the section as if nothing but some genes (indices) had been measured; it shares all memory."""
         some = copy(self)
-        chosen = torch.zeros_like(self._inverse_sd)
+        chosen = torch.zeros_like(self.inverse_sd)
         chosen[torch.as_tensor(genes, device=chosen.device)] = 1
-        some._inverse_sd = self._inverse_sd * chosen
+        some.inverse_sd = self.inverse_sd * chosen
         return some
 
     def at_most(self, n_cells: int) -> Standardized:
@@ -80,17 +86,17 @@ class Standardized:
     @property
     def n_genes(self) -> int:
         """Number of genes that vary."""
-        return int((self._inverse_sd > 0).sum())
+        return int((self.inverse_sd > 0).sum())
 
     def matmul(self, v: torch.Tensor) -> torch.Tensor:
         """Return ``z @ v``, shape (n, k), for ``v`` of shape (g, k)."""
-        scaled = v * self._inverse_sd[:, None]
+        scaled = v * self.inverse_sd[:, None]
         return self._x @ scaled - self._mean @ scaled
 
     def rmatmul(self, u: torch.Tensor) -> torch.Tensor:
         """Return ``z.T @ u``, shape (g, k), for ``u`` of shape (n, k)."""
         product = self._xt @ u if isinstance(self._xt, torch.Tensor) else torch.as_tensor(self._xt @ u.numpy())
-        return (product - self._mean[:, None] * u.sum(dim=0)) * self._inverse_sd[:, None]
+        return (product - self._mean[:, None] * u.sum(dim=0)) * self.inverse_sd[:, None]
 
 
 def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +113,11 @@ def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> tuple[np.n
 def _to_torch(x: sparse.spmatrix | np.ndarray, device: torch.device) -> torch.Tensor:
     if isinstance(x, np.ndarray):
         return torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32), device=device)
-    csr = x.tocsr()
+    return sparse_tensor(x.tocsr(), device)
+
+
+def sparse_tensor(csr: sparse.csr_matrix | sparse.csr_array, device: torch.device) -> torch.Tensor:
+    """Return a sparse matrix as a float32 tensor that can be multiplied with."""
     with warnings.catch_warnings():  # torch announces on first use that its CSR support may still change
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(
