@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 DECAY = 0.9, 0.999
 """Of the running means of the gradient and of its square."""
-EPSILON = 1e-8
+EPSILON = 1e-5
+"""Gradients of about this size are rounding in float32, and must not be blown up to whole steps."""
 
 
 class Adam:

@@ -138,7 +138,7 @@ class _Problem:
         self.lattice = ControlLattice(self.grid, level.control_spacing, device, over=ref.grid)
         points = self.grid.points(device)
         self.window = fade(points, tissue, config.margin)
-        self.either = (sample(torch.maximum(ref.tissue, src.tissue)[None], ref.grid, points)[0] > 0.5).float()
+        self.either = sample(torch.maximum(ref.tissue, src.tissue)[None], ref.grid, points)[0]
 
     def displacements(self, velocity: torch.Tensor) -> torch.Tensor:
         """Of the source, and of the reference, (2, 2, H, W)."""
