@@ -13,8 +13,10 @@ import numpy as np
 
 from inst_align.core.acceptance import Halves, stays
 from inst_align.core.alignment import Alignment, Callback, Step
+from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import joint_features
+from inst_align.core.guards import telling
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.landmarks import landmark_report
 from inst_align.core.polish import polish_pose
@@ -123,18 +125,25 @@ class Prepared:
 
 
 class Clock:
-    """Seconds by stage, and steps for a progress bar."""
+    """Seconds by stage, steps for a progress bar, and what stopped early."""
 
     def __init__(self, total: int, callback: Callback | None) -> None:
         self.seconds: dict[str, float] = {}
+        self.stops: list[str] = []
         self._total, self._done, self._stage, self._callback = total, 0, "", callback
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a block under ``name``."""
+        """Time a block under ``name``, and listen to what stops early in it."""
         start, self._stage = time.perf_counter(), name
-        yield
+        with telling(name, self.stops):
+            yield
         self.seconds[name] = time.perf_counter() - start
+
+    @property
+    def report(self) -> dict[str, str]:
+        """What the report says of stages that stopped early."""
+        return {"stopped_early": "; ".join(self.stops)} if self.stops else {}
 
     def leave_out(self, n_steps: int) -> None:
         """Expect fewer steps."""
@@ -180,6 +189,7 @@ def fit_pose(
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
             affine, report = find_pose(pair, method=method, allow_reflection=allow_reflection, landmarks=landmarks)
+    report |= clock.report
     if landmarks is not None:
         report |= landmark_report(landmarks, affine, affine, ref.spacing)
     return Alignment(affine=affine, transform=affine, report=report, seconds=clock.seconds)
@@ -226,6 +236,7 @@ def fit_pair(
     generator: torch.Generator,
     device: torch.device,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> Alignment:
     """Align a pair: features, pose, trial, registration if it pays, field, and the map as one transform in user units.
 
@@ -248,25 +259,39 @@ def fit_pair(
         Randomness, and where tensors live.
     callback
         Told of every step.
+    checkpoint
+        Where the state is kept after the pose, the trial, each level of the registration and each tenth of the field's
+        steps. Features are not kept, but computed again.
     """
     clock = Clock(config.n_steps, callback)
     with torch_settings(len(ref) + len(src)):
         with clock.stage("features"):
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
-            affine, report = given_or_found_pose(
-                pair, init, method="fft", allow_reflection=allow_reflection, landmarks=landmarks
+            affine, report = checkpoint.once(
+                "pose",
+                lambda: given_or_found_pose(
+                    pair, init, method="fft", allow_reflection=allow_reflection, landmarks=landmarks
+                ),
+                generator=generator,
+                stops=clock.stops,
             )
         frame = UnitFrame.of(pair.ref.xy)
         with clock.stage("trial"):
-            affine, bends, verdict = _judge(
-                pair,
-                affine,
-                searched=init is None,
-                accept=accept,
-                config=config,
-                landmarks=landmarks,
+            posed = affine
+            affine, bends, verdict = checkpoint.once(
+                "trial",
+                lambda: _judge(
+                    pair,
+                    posed,
+                    searched=init is None,
+                    accept=accept,
+                    config=config,
+                    landmarks=landmarks,
+                    generator=generator,
+                ),
                 generator=generator,
+                stops=clock.stops,
             )
         marks = landmarks and landmarks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
         xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
@@ -274,11 +299,14 @@ def fit_pair(
         found: Registration | None = None
         if bends:
             with clock.stage("registration"):
-                found = register(*xy, *features, config.registration, landmarks=marks, on_step=clock.step)
+                found = register(
+                    *xy, *features, config.registration, landmarks=marks, on_step=clock.step, checkpoint=checkpoint
+                )
         else:
             clock.leave_out(config.registration.n_steps)
         if not bends and init is not None:  # a pose that was searched for has been polished already
-            affine, xy = _polished(affine, xy, features, frame, config.registration, marks)
+            with clock.stage("polish"):
+                affine, xy = _polished(affine, xy, features, frame, config.registration, marks)
         move: Move = _identity if found is None else found.forward
         fitted: FieldFit | None = None
         if config.field is not None:
@@ -291,7 +319,13 @@ def fit_pair(
                     margin=config.registration.margin,
                 )
                 fitted = fit_field(
-                    data, config.field, unit_matrix=frame.matrix, bend=bends, generator=generator, on_step=clock.step
+                    data,
+                    config.field,
+                    unit_matrix=frame.matrix,
+                    bend=bends,
+                    generator=generator,
+                    on_step=clock.step,
+                    checkpoint=checkpoint,
                 )
         with clock.stage("export"):
             transform: Affine | Compose = affine
@@ -304,6 +338,7 @@ def fit_pair(
                 transform = Compose((affine, displacement))
                 report["sampling_error"] = error / unit
             report |= verdict | map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            report |= clock.report
             if landmarks is not None:
                 report |= landmark_report(landmarks, affine, transform, pair.ref.spacing)
     return Alignment(

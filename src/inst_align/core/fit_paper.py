@@ -9,6 +9,7 @@ import torch
 
 from inst_align.core.alignment import Alignment
 from inst_align.core.canonical import CanonicalField
+from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.fit import Clock, Prepared, agreement, given_or_found_pose
 from inst_align.core.paper import PaperConfig, PaperFit, fit_paper
@@ -40,6 +41,7 @@ def fit_pair_paper(
     generator: torch.Generator,
     device: torch.device,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> Alignment:
     """Align a pair as published: adaptive ICP, then the two phases; parameters as :func:`inst_align.core.fit.fit_pair`.
 
@@ -51,7 +53,12 @@ def fit_pair_paper(
         with clock.stage("features"):
             pair = Prepared.of(ref, src, n_components=N_COMPONENTS, n_neighbors=1, generator=generator, device=device)
         with clock.stage("pose"):
-            affine, report = given_or_found_pose(pair, init, method="icp", allow_reflection=allow_reflection)
+            affine, report = checkpoint.once(
+                "pose",
+                lambda: given_or_found_pose(pair, init, method="icp", allow_reflection=allow_reflection),
+                generator=generator,
+                stops=clock.stops,
+            )
         frame = UnitFrame.of(pair.ref.xy)
         xy_ref, posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
 
@@ -70,11 +77,13 @@ def fit_pair_paper(
                 generator=generator,
                 device=device,
                 callback=on_epoch,
+                checkpoint=checkpoint,
             )
         with clock.stage("export"):
             displacement, error = _sampled(fit, xy_ref, posed, frame, tolerance=TOLERANCE * pair.ref.spacing)
             transform = Compose((affine, displacement))
             report |= map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            report |= clock.report
             report["sampling_error"] = error / pair.ref.spacing
     z_score = np.eye(3)
     z_score[:2, :2], z_score[:2, 2] = np.diag(1 / fit.scale), -fit.center / fit.scale

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.matching import unit_rows
 from inst_align.core.paper_config import PaperConfig
 from inst_align.core.paper_training import PairData, PaperNetworks, PaperTraining
@@ -98,6 +99,7 @@ def fit_paper(
     generator: torch.Generator,
     device: torch.device | str,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> PaperFit:
     """Fit INST-Align in its two phases to a pair of sections that share a pose.
 
@@ -125,6 +127,8 @@ def fit_paper(
         Where the networks are trained.
     callback
         Called after every epoch.
+    checkpoint
+        Where the state is kept, ten times in each phase.
 
     Returns
     -------
@@ -169,7 +173,7 @@ def fit_paper(
     )
     networks = PaperNetworks.build(config, n_genes=expression_ref.shape[1], generator=generator, device=device)
     training = PaperTraining(networks, data, config, generator, callback)
-    training.run()
+    training.run(checkpoint)
     return PaperFit(
         deformation=networks.deformation,
         field=networks.field_ref,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import PoseTerm, trusted
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
 
@@ -84,11 +85,16 @@ def polish_pose(
         mismatch = Mismatch.begin(ref, src, *both_ways(), escape_cost=config.escape_cost, sigma=SIGMA / grid.pixel)
         optimiser = torch.optim.Adam([pose], lr=RATE * SIGMA)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS, eta_min=0.1 * RATE * SIGMA)
+        guard, fine = Guard([pose], STEPS), True
         for _ in range(STEPS):
             optimiser.zero_grad()
-            cost(mismatch).backward()
+            loss = cost(mismatch)
+            loss.backward()
             optimiser.step()
             schedule.step()
+            fine = guard.fine(loss)
+        if not fine:
+            break
     angle, x, y = pose.detach().cpu().double().tolist()
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, x], [s, c, y], [0.0, 0.0, 1.0]])

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from inst_align.core.canonical import CanonicalField
+from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.deformation import DeformationNetwork, jacobian
 from inst_align.core.field import ExpressionDecoder, ExpressionField
+from inst_align.core.guards import Guard
 from inst_align.core.losses import fold_loss, jacobian_loss, reconstruction_loss
 from inst_align.core.mismatch import RESIDUAL_FLOOR
 from inst_align.core.schedule import WindowSchedule
@@ -25,7 +27,7 @@ from inst_align.core.velocity import fade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     from scipy.sparse import csr_array, csr_matrix
 
@@ -141,6 +143,7 @@ def fit_field(
     bend: bool = True,
     generator: torch.Generator,
     on_step: Callable[[], None] = lambda: None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> FieldFit:
     """Fit the canonical field and the residual deformation.
 
@@ -158,11 +161,23 @@ def fit_field(
         On the CPU.
     on_step
         Called after every step.
+    checkpoint
+        Where the state is kept ten times.
     """
     training = _Training(data, config, generator, bend=bend)
-    for step in range(config.n_steps):
-        training.step(step)
+    start = training.resume(checkpoint.load("field"))
+    for _ in range(start):
         on_step()
+    guard = Guard([p for group in training.groups for p in group], config.n_steps, done=start)
+    for step in range(start, config.n_steps):
+        loss = training.step(step)
+        on_step()
+        due = checkpoint.due(step, config.n_steps)
+        if not guard.fine(loss, check=due):
+            training.history.cut(guard.good)
+            break
+        if due:
+            checkpoint.save("field", training.state)
     network_matrix = np.diag([1 / HALF_EXTENT, 1 / HALF_EXTENT, 1.0]) @ unit_matrix
     canonical = CanonicalField(
         matrix=network_matrix, field=training.field, features=training.features, decoder=training.decoder
@@ -234,8 +249,34 @@ class _Training:
         with torch.no_grad():
             return xy + (self.moved(points) - points).cpu().numpy()
 
-    def step(self, index: int) -> None:
-        """One step of the optimiser; the residual deformation joins in after ``field_steps``."""
+    def state(self) -> dict[str, Any]:
+        """Return all that the next steps depend on."""
+        networks = {name: network.state_dict() for name, network in self._networks().items()}
+        return {
+            "networks": networks,
+            "optimiser": self.optimiser.state_dict(),
+            "rates": self.rates.state_dict(),
+            "generator": self.generator.get_state(),
+            "history": self.history.to_arrays(),
+        }
+
+    def resume(self, state: dict[str, Any] | None) -> int:
+        """Take a state back, if there is one; returns the number of steps that led to it."""
+        if state is None:
+            return 0
+        for name, network in self._networks().items():
+            network.load_state_dict(state["networks"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.rates.load_state_dict(state["rates"])
+        self.generator.set_state(state["generator"])
+        return self.history.resume(state["history"], self.device)
+
+    def _networks(self) -> dict[str, torch.nn.Module]:
+        networks = {"field": self.field, "features": self.features, "deformation": self.deformation}
+        return networks if self.decoder is None else networks | {"decoder": self.decoder}
+
+    def step(self, index: int) -> torch.Tensor:
+        """One step of the optimiser, by the loss returned; the residual deformation joins in after ``field_steps``."""
         joint = self.bend and index >= self.config.field_steps
         alpha = self.window.alpha(index)
         terms: dict[str, torch.Tensor] = {}
@@ -260,6 +301,7 @@ class _Training:
         self.optimiser.step()
         self.rates.step()
         self.history.add("field", terms)
+        return loss.detach()
 
     def _mismatch(self, latent: torch.Tensor, section: int, cells: torch.Tensor) -> torch.Tensor:
         """Mean over channels of the log of the relative residual, as in the registration."""

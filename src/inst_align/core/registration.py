@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.checkpoint import NOTHING, Checkpoint
+from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import Pull
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
 from inst_align.core.registration_config import Level, RegistrationConfig
@@ -61,6 +63,7 @@ def register(
     *,
     landmarks: Landmarks | None = None,
     on_step: Callable[[], None] = lambda: None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> Registration:
     """Find the non-rigid map that takes the posed source onto the reference.
 
@@ -76,6 +79,8 @@ def register(
         Pairs of points that are to meet, in the frame of the coordinates.
     on_step
         Called after every optimiser step.
+    checkpoint
+        Where the velocity is kept after every level.
     """
     device = features_ref.device
     both = np.concatenate([xy_ref, xy_src])
@@ -83,7 +88,14 @@ def register(
     grids = [config.grid(both, level.sigma) for level in config.levels]
     grid, terms = grids[0], []
     velocity = torch.zeros(2, grid.height, grid.width, device=device)
-    for level, new_grid in zip(config.levels, grids, strict=True):
+    kept = checkpoint.load("registration")
+    if kept is not None:
+        velocity, terms = kept["velocity"].to(device), [each.to(device) for each in kept["terms"]]
+        grid = grids[len(terms) - 1]
+        for _ in torch.cat(terms):
+            on_step()
+    start = len(terms)
+    for level, new_grid in zip(config.levels[start:], grids[start:], strict=True):
         lattice = ControlLattice(new_grid, level.control_spacing, device)
         control = lattice.fit(_resample(velocity, grid, new_grid))
         grid = new_grid
@@ -92,8 +104,11 @@ def register(
         if landmarks is not None:
             pull = Pull.of(landmarks, grid, control=level.control_spacing, spacing=cells[0].spacing, device=device)
         problem = _Problem(grid, ref, src, fade(grid.points(device), both, config.margin), lattice, config, pull)
-        velocity, level_terms = problem.solve(control, level, on_step)
+        velocity, level_terms = problem.solve(control, level, on_step, done=sum(map(len, terms)))
         terms.append(level_terms)
+        if len(level_terms) < level.steps:  # stopped early
+            break
+        checkpoint.save("registration", lambda: {"velocity": velocity, "terms": terms})  # noqa: B023 - at once
 
     with torch.no_grad():
         flow = Flow(grid, device)
@@ -155,14 +170,19 @@ class _Problem:
         return data, self.config.strain * (strain[0] + strain[1]) / 2 + self.config.bending * bending
 
     def solve(
-        self, control: torch.Tensor, level: Level, on_step: Callable[[], None]
+        self, control: torch.Tensor, level: Level, on_step: Callable[[], None], *, done: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Descend from ``control``; returns the velocity and the terms by step, shape (steps, 2)."""
+        """Descend from ``control``; returns the velocity and the terms by step, shape (steps, 2).
+
+        Stops at the last good velocity when numbers leave the finite; then there are fewer steps. ``done`` is their
+        number before this level.
+        """
         mismatch = self.begin(control, level.sigma)
         control.requires_grad_()
         rate = self.config.learning_rate * level.sigma
         optimiser = torch.optim.Adam([control], lr=rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, level.steps, eta_min=0.1 * rate)
+        guard = Guard([control], done + level.steps, done=done)
         terms = []
         for _ in range(level.steps):
             optimiser.zero_grad()
@@ -172,5 +192,8 @@ class _Problem:
             schedule.step()
             terms.append(torch.stack([data, smoothness]).detach())
             on_step()
+            if not guard.fine(data + smoothness):
+                break
         with torch.no_grad():
-            return self.velocity(control), torch.stack(terms)
+            history = torch.stack(terms)[: guard.good - done]
+            return self.velocity(control), history
