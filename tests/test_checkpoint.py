@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 import inst_align as ia
 from inst_align.core.checkpoint import MANIFEST
@@ -274,3 +275,39 @@ def test_the_form_that_the_data_is_kept_in_does_not_matter(
 def test_what_is_no_path_is_refused() -> None:
     with pytest.raises(TypeError, match=r"`checkpoint` is a int; pass the name of a folder, or None\."):
         align(3)
+
+
+def test_on_a_cpu_deterministic_algorithms_give_the_bits_that_there_are_without(straight: AnnData) -> None:
+    found = align(None, deterministic=True)
+    np.testing.assert_array_equal(found.obsm[KEY], straight.obsm[KEY])
+    assert ia.get.params(found)["deterministic"] is True
+
+
+@pytest.mark.gpu
+def test_on_cuda_two_deterministic_runs_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    one, other = (align(None, device="cuda", deterministic=True) for _ in range(2))
+    assert_same(one, other)
+
+
+@pytest.mark.gpu
+def test_on_cuda_two_deterministic_runs_of_the_published_preset_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    one, other = (align(None, device="cuda", deterministic=True, preset="paper") for _ in range(2))
+    assert_same(one, other)
+
+
+def test_a_stage_that_stops_early_warns_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inst_align.core import refine
+
+    def nowhere(*_: Any, **__: Any) -> Any:
+        return torch.tensor(float("nan"))
+
+    monkeypatch.setattr(refine, "reconstruction_loss", nowhere)
+    message = r"The fit stopped early \(field: loss not finite at step 1\), and goes on from the last good state"
+    with pytest.warns(UserWarning, match=message):
+        found = align(None)
+    assert ia.get.report(found)["stopped_early"] == "field: loss not finite at step 1"
+    assert np.isfinite(found.obsm[KEY]).all()

@@ -35,6 +35,9 @@ def parser() -> ArgumentParser:
         "align", help="align a section of yours to another", description=ALIGN, epilog=NAMES, allow_abbrev=False
     )
     _add_align_options(align)
+    align.add_argument_group("reproducibility").add_argument(
+        "--deterministic", action="store_true", help="the same bits in every run on CUDA, more slowly"
+    )
     for command in (demo, align):
         _add_common_options(command)
     return top
@@ -67,6 +70,12 @@ def _add_align_options(command: ArgumentParser) -> None:
     )
     files.add_argument(
         "--color", metavar="KEY", help="column of obs, or gene, to colour the plot by (default: section)"
+    )
+    files.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="keep the state of the fit in this folder: the same command goes on from there if it was stopped",
     )
     files.add_argument("--overwrite", action="store_true", help="allow the outputs to take the place of the inputs")
     method = command.add_argument_group("method")

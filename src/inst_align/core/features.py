@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 POWER_ITERATIONS = 2
 OVERSAMPLING = 10
+MODERATE = 40
+"""Power of two beyond which expression is scaled before it is standardised."""
 MOST_TIES = 8
 """Cells beyond the last neighbour that may be as near as it: more than any lattice has."""
 
@@ -33,9 +35,10 @@ class Standardized:
 
     def __init__(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
         self.shape = expression.shape
+        expression = _not_extreme(expression)
         mean, square = _moments(expression)
         variance = square - mean**2
-        varies = variance > 1e-8 * (1 + mean**2)
+        varies = variance > 1e-8 * mean**2
         inverse_sd = np.zeros_like(mean)
         inverse_sd[varies] = variance[varies] ** -0.5
         self._x, self._xt = _to_torch(expression, device), _to_torch(expression.T, device)
@@ -136,8 +139,11 @@ def joint_features(
     sizes, which tell signal from noise, are kept. A user's own representation (``Section.is_rep``) is centred and scaled
     as a whole, but neither standardised nor projected.
     """
+    home = device
+    if torch.are_deterministic_algorithms_enabled():
+        device = torch.device("cpu")  # the sparse products of CUDA promise no order
     if ref.is_rep:
-        raw = [torch.as_tensor(np.asarray(s.expression, dtype=np.float32), device=device) for s in (ref, src)]
+        raw = [torch.as_tensor(values, device=device) for values in _of_moderate_size(ref.expression, src.expression)]
         scores = [values - values.mean(dim=0) for values in raw]
     else:
         sections = [Standardized(s.expression, device) for s in (ref, src)]
@@ -145,4 +151,26 @@ def joint_features(
         scores = [s.matmul(axes) for s in sections]
     total = torch.stack([s.square().sum(dim=1).mean() for s in scores]).mean().clamp_min(1e-12)
     ref_scores, src_scores = (s / total.sqrt() for s in scores)
-    return neighbour_mean(ref.xy, ref_scores, n_neighbors), neighbour_mean(src.xy, src_scores, n_neighbors)
+    means = neighbour_mean(ref.xy, ref_scores, n_neighbors), neighbour_mean(src.xy, src_scores, n_neighbors)
+    return means[0].to(home), means[1].to(home)
+
+
+def _not_extreme(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> sparse.csr_matrix | np.ndarray:
+    """Return expression of which sums of squares stay within float32; standardising takes the factor out again."""
+    values = x if isinstance(x, np.ndarray) else x.data
+    if abs(np.frexp(np.abs(values).max(initial=0))[1]) <= MODERATE:
+        return x
+    [scaled] = _of_moderate_size(values)
+    if isinstance(x, np.ndarray):
+        return scaled
+    return type(x)((scaled, x.indices, x.indptr), shape=x.shape)
+
+
+def _of_moderate_size(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Return arrays as float32, divided by the one power of two that brings them near 1: their squares stay finite.
+
+    A power of two leaves every digit as it is.
+    """
+    largest = max(float(np.abs(values).max(initial=0)) for values in arrays)
+    exponent = int(np.frexp(largest)[1])
+    return [np.ldexp(np.asarray(values, dtype=np.float64), -exponent).astype(np.float32) for values in arrays]

@@ -19,6 +19,7 @@ from inst_align.core.features import joint_features
 from inst_align.core.guards import telling
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.landmarks import landmark_report
+from inst_align.core.memory import memory_told
 from inst_align.core.polish import polish_pose
 from inst_align.core.pose import PoseConfig, search_pose
 from inst_align.core.quality import (
@@ -136,7 +137,7 @@ class Clock:
     def stage(self, name: str) -> Iterator[None]:
         """Time a block under ``name``, and listen to what stops early in it."""
         start, self._stage = time.perf_counter(), name
-        with telling(name, self.stops):
+        with telling(name, self.stops), memory_told(name):
             yield
         self.seconds[name] = time.perf_counter() - start
 

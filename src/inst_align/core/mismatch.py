@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inst_align.core.raster import Grid, blur, splat
+from inst_align.core.raster import Grid, blur, grid_sample, splat
 from inst_align.core.section import median_spacing
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Drawn:
     def at(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (k, H, W) and coverage by tissue (H, W) at points in the convention of ``grid_sample``."""
         image = torch.cat([self.features, self.tissue[None]])[None]
-        values = torch.nn.functional.grid_sample(image, points, align_corners=True)[0]
+        values = grid_sample(image, points)[0]
         coverage = values[-1]
         features = values[:-1] / coverage.clamp_min(MIN_COVERAGE) * (coverage > MIN_COVERAGE)
         return features, coverage

@@ -7,6 +7,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from inst_align.core.memory import in_chunks
+
 CHUNK_ELEMENTS = 1 << 24
 """Largest number of float32 values that one intermediate array may hold (64 MB)."""
 
@@ -38,7 +40,8 @@ class NearestNeighbours:
             _, index = self._tree.query(query_xy.numpy(), k=np.arange(1, n_neighbours + 1))
             return torch.from_numpy(index.astype(np.int64, copy=False))
         rows = max(1, CHUNK_ELEMENTS // len(self._target))
-        return torch.cat([self._nearest_of_chunk(chunk, n_neighbours) for chunk in query_xy.split(rows)])
+        nearest = in_chunks(lambda part: self._nearest_of_chunk(query_xy[part], n_neighbours), len(query_xy), rows)
+        return torch.cat(nearest)
 
     def _nearest_of_chunk(self, query_xy: Tensor, n_neighbours: int) -> Tensor:
         # By matrix products, distances between close points would lose most of their digits.

@@ -10,6 +10,7 @@ import torch
 
 from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.matching import unit_rows
+from inst_align.core.memory import in_chunks
 from inst_align.core.paper_config import PaperConfig
 from inst_align.core.paper_training import PairData, PaperNetworks, PaperTraining
 
@@ -83,7 +84,7 @@ class PaperFit:
         device = next(self.field.parameters()).device
         points = torch.from_numpy(((xy - self.center) / self.scale).astype(np.float32))
         with torch.no_grad():
-            parts = [function(chunk.to(device)).cpu() for chunk in points.split(CHUNK_ROWS)]
+            parts = in_chunks(lambda part: function(points[part].to(device)).cpu(), len(points), CHUNK_ROWS)
         return torch.cat(parts).numpy()
 
 

@@ -21,6 +21,7 @@ from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import Pull
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
+from inst_align.core.raster import grid_sample
 from inst_align.core.registration_config import Level, RegistrationConfig
 from inst_align.core.transforms import Displacement
 from inst_align.core.velocity import ControlLattice, Flow, bending_energy, fade, strain_energy
@@ -125,7 +126,7 @@ def register(
 
 def _resample(velocity: torch.Tensor, old: Grid, new: Grid) -> torch.Tensor:
     points = old.normalize(new.points(velocity.device))[None]
-    return torch.nn.functional.grid_sample(velocity[None], points, align_corners=True, padding_mode="border")[0]
+    return grid_sample(velocity[None], points, border=True)[0]
 
 
 class _Problem:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from inst_align.core.raster import grid_sample
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -90,7 +92,7 @@ class Flow:
         """Displacement (2, H, W) of ``exp(velocity)``, by composing small steps with themselves."""
         displacement = velocity / 2**squarings
         for _ in range(squarings):
-            moved = torch.nn.functional.grid_sample(displacement[None], self.at(displacement), align_corners=True)
+            moved = grid_sample(displacement[None], self.at(displacement))
             displacement = displacement + moved[0]
         return displacement
 
