@@ -164,9 +164,9 @@ def test_the_same_call_on_a_folder_that_is_done_finds_its_outcome_again(
     assert_same(align(tmp_path), straight)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "field.npz",
+        MANIFEST,
         "pose.npz",
         "registration.npz",
-        MANIFEST,
         "trial.npz",
     ]
 

@@ -173,7 +173,7 @@ def test_a_file_from_another_folder_is_refused(tmp_path: Path) -> None:
     opened(tmp_path / "a").save("pose", lambda: 1)
     other = opened(tmp_path / "b", parameters={})
     (tmp_path / "b" / "pose.npz").write_bytes((tmp_path / "a" / "pose.npz").read_bytes())
-    with pytest.raises(ValueError, match=r"'pose.npz' belongs to another fit than 'run.json'"):
+    with pytest.raises(ValueError, match=r"'pose.npz' belongs to another fit than 'inst-align-checkpoint.json'"):
         other.load("pose")
 
 
@@ -201,7 +201,9 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path)
 
 def test_folders_with_other_things_in_them_and_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.npz").write_text("important")
-    with pytest.raises(ValueError, match=r"has 1 files and folders in it, 'thesis.npz' for one, and no 'run.json'"):
+    with pytest.raises(
+        ValueError, match=r"has 1 files and folders in it, 'thesis.npz' for one, and no 'inst-align-checkpoint.json'"
+    ):
         opened(tmp_path)
     with pytest.raises(ValueError, match=r"is a file; give the name of a folder\."):
         opened(tmp_path / "thesis.npz")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,6 +63,23 @@ def test_denormal_numbers_count_as_zero_within_and_as_before_afterwards(before: 
         assert flushes_denormals() is before
     finally:
         torch.set_flush_denormal(False)
+
+
+POOL = """
+import torch
+from inst_align.core.threads import CELLS_PER_THREAD, torch_settings
+
+torch.set_num_threads(2)
+with torch_settings(2 * CELLS_PER_THREAD):
+    torch.zeros(1 << 20).add_(1.0)  # in both threads
+tiny = torch.full((1 << 20,), 1e-40)
+print(int((tiny * 1.0 == 0).sum()))
+"""
+
+
+def test_threads_that_began_within_the_block_know_denormal_numbers_afterwards() -> None:
+    done = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
 
 
 def settings() -> tuple[bool, bool, bool]:

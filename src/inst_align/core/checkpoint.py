@@ -1,6 +1,6 @@
 """State of a fit on disk, from which it can be resumed: written whole or not at all, taken back by the same fit only.
 
-A folder holds ``run.json``, which says what is fitted and whether that has ended, and a ``.npz`` of arrays and one JSON
+A folder holds ``inst-align-checkpoint.json``, which says what is fitted and whether that has ended, and a ``.npz`` of arrays and one JSON
 tree for each stage. There is no pickle, so that reading a folder runs no code. Every file is written beside its place,
 forced to the disk and then renamed.
 """
@@ -32,7 +32,8 @@ FORMAT = 1
 """Of the folder; raised when the files of an older one mean something else."""
 CHUNKS = 10
 """Parts of a long stage after which its state is kept."""
-MANIFEST = "run.json"
+MANIFEST = "inst-align-checkpoint.json"
+STAGES = ("pose", "trial", "registration", "field", "phase1", "phase2")
 PARTIAL = ".partial"
 BROKEN = (EOFError, IndexError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 
@@ -110,10 +111,11 @@ class FolderCheckpoint(Checkpoint):
             _check_same(folder, found["run"], self._run)
         folder.mkdir(parents=True, exist_ok=True)
         same = found is not None and found["run"] == self._run
-        for path in folder.glob("*" if found is not None and not same else f".*{PARTIAL}"):
-            if path.suffix in (".npz", PARTIAL):  # of a fit that has ended, or of one that was killed while it wrote
-                path.unlink(missing_ok=True)
+        for path in folder.glob(f".*{PARTIAL}"):  # of a process that was killed while it wrote
+            path.unlink(missing_ok=True)
         if not same:
+            for stage in STAGES:  # of a fit that has ended
+                self._path(stage).unlink(missing_ok=True)
             self._write_manifest(done=False)
 
     def load(self, stage: str) -> Any:  # noqa: D102 - see Checkpoint

@@ -15,6 +15,8 @@ CELLS_PER_THREAD = 50_000
 """Below this many cells a second thread brings next to nothing, and on a busy machine it waits at barriers."""
 
 
+PARALLEL = 1 << 18
+"""Elements of a tensor that torch shares out among all of its threads."""
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 CUBLAS_VALUES = (":4096:8", ":16:8")
 """With one of these, matrix products on CUDA are added up in the same order in every run."""
@@ -25,10 +27,14 @@ def torch_settings(n_cells: int) -> Iterator[None]:
     """Within the block, let torch be as a fit needs it, whatever the caller has set; put it all back afterwards.
 
     One thread for every ``CELLS_PER_THREAD`` cells, at most as many as there were; float32 by default; gradients on;
-    numbers too small for the normal form of floats count as zero, since a CPU takes many times as long for them.
+    numbers too small for the normal form of floats count as zero, since a CPU takes many times as long for them. (In the
+    calling thread: torch has no way to tell its others.)
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, n_cells // CELLS_PER_THREAD)))
+    n_threads = max(1, min(before, n_cells // CELLS_PER_THREAD))
+    torch.set_num_threads(n_threads)
+    if n_threads > 1:  # threads that come into being later would take zero for denormals to the end of the process
+        torch.zeros(PARALLEL).add_(1.0)
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     flushed = flushes_denormals()
@@ -74,7 +80,7 @@ def repeatable(device: torch.device, *, deterministic: bool) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "deterministic" not in str(error):
+        if "does not have a deterministic implementation" not in str(error):
             raise
         raise ValueError(
             f"`deterministic=True` cannot be kept on {device}, where {str(error).split()[0]} has no deterministic form; "
