@@ -71,22 +71,12 @@ def true_pose(toy: tuple[AnnData, AnnData]) -> np.ndarray:
 def tiny() -> PairConfig:
     """Return constants with which a whole fit takes a fraction of a second: enough for properties, not for accuracy."""
     from inst_align.core.fit import PairConfig
-    from inst_align.core.refine import FieldConfig
+    from inst_align.core.fourier import FieldConfig
     from inst_align.core.registration import Level, RegistrationConfig
 
     levels = (Level(sigma=0.5, control_spacing=1.5, steps=5), Level(sigma=0.27, control_spacing=1.1, steps=5))
-    field = FieldConfig(
-        field_steps=3,
-        joint_steps=4,
-        batch_size=128,
-        width=24,
-        depth=1,
-        residual_width=16,
-        residual_depth=1,
-        decoder_width=16,
-        genes_per_step=20,
-    )
-    return PairConfig(registration=RegistrationConfig(levels=levels, n_pixels=48), field=field)
+    registration = RegistrationConfig(levels=levels, n_pixels=48)
+    return PairConfig(registration=registration, field=FieldConfig(n_frequencies=64))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 from anndata import AnnData
 
 import inst_align as ia
-from inst_align.core.canonical import CanonicalField
+from inst_align.core.canonical import unpack_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ def sections(done: Pair) -> Pair:
 
 def test_the_embedding_is_the_field_at_the_place_of_each_cell(done: Pair) -> None:
     ref, src = done
-    field = CanonicalField.unpack(src.uns["inst_align"]["spatial_aligned"]["field"])
+    field = unpack_field(src.uns["inst_align"]["spatial_aligned"]["field"])
     for section in done:
         np.testing.assert_array_equal(section.obsm["X_inst"], field.predict(section.obsm["spatial_aligned"]))
         assert section.obsm["X_inst"].shape[0] == 500

@@ -80,12 +80,10 @@ def useless_genes() -> str:
 
 
 def negative() -> str:
-    from inst_align.core.refine import FieldConfig
+    from inst_align.core.fourier import FieldConfig
 
     ref, src = with_x(lambda matrix: matrix.toarray() - 1.0)
-
-    field = FieldConfig(field_steps=1, joint_steps=1, batch_size=16, width=8, depth=1, residual_width=8)
-    align(ref, src, normalize=False, field=True, config=replace(quick(), field=field))
+    align(ref, src, normalize=False, field=True, config=replace(quick(), field=FieldConfig()))
     return "no word"
 
 

@@ -17,7 +17,6 @@ from unittest import mock
 import inst_align as ia
 from benchmarks.robustness.rows import KEY, compared
 from inst_align.core.fit import PairConfig
-from inst_align.core.refine import FieldConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
 
     from benchmarks.robustness.rows import Row
 
-CONFIG = PairConfig(field=FieldConfig(field_steps=100, joint_steps=100))
+CONFIG = PairConfig()
 SHARES = (0.25, 0.5, 0.75)
 
 
 def fit(checkpoint: str | None) -> tuple[AnnData, AnnData]:
-    """Align the toy pair, the pose known, by the default registration and a short field."""
+    """Align the toy pair by the default preset."""
     ref, src = ia.datasets.toy_pair(n_cells=800, n_genes=100, rng=0)
     ia.tl.align_pair(
         ref, src, config=CONFIG, accept="nonrigid", rng=0, device="cpu", progress=False, checkpoint=checkpoint

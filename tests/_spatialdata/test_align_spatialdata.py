@@ -282,7 +282,7 @@ def test_a_run_that_was_interrupted_after_the_fit_is_not_fitted_again(sections, 
         patch.setattr("inst_align._spatialdata.move.moved_points", interrupt)
         with pytest.raises(KeyboardInterrupt):
             ia.tl.align_spatialdata(*sections, **kept)
-    monkeypatch.setattr("inst_align.core.registration._Problem.solve", interrupt)
+    monkeypatch.setattr("inst_align.core.registration._Problem.descend", interrupt)
     ia.tl.align_spatialdata(*sections, **kept)
     np.testing.assert_array_equal(sections[1]["table"].obsm["spatial_aligned"], expected[1].obsm["spatial_aligned"])
 

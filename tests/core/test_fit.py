@@ -12,7 +12,6 @@ import torch
 from scipy import sparse
 
 from inst_align.core.fit import PairConfig, fit_pair, fit_pose
-from inst_align.core.refine import FieldConfig
 from inst_align.core.section import Section
 from inst_align.core.transforms import Affine, Compose, Displacement
 
@@ -106,7 +105,7 @@ def test_history_and_seconds_cover_every_stage(tiny: PairConfig) -> None:
     result = fit(ref, src, tiny)
     assert set(result.seconds) == {"features", "pose", "trial", "registration", "field", "export"}
     assert all(seconds >= 0 for seconds in result.seconds.values())
-    assert {name.split(".")[0] for name in result.history} == {"registration", "field"}
+    assert {name.split(".")[0] for name in result.history} == {"registration"}
     assert all(np.isfinite(values).all() for values in result.history.values())
     assert len(result.history["registration.data"]) == tiny.registration.n_steps
     assert result.field is not None
@@ -118,10 +117,7 @@ def test_without_a_field_the_map_is_that_of_the_registration(tiny: PairConfig) -
     result = fit(ref, src, plain)
     assert result.field is None
     assert plain.n_steps == 10
-    assert not any(name.startswith("field") for name in result.history)
-    # a few steps of a residual that starts at the identity hardly move anything
-    difference = result.transform(src.xy) - fit(ref, src, tiny).transform(src.xy)
-    assert np.abs(difference).max() < ref.spacing
+    np.testing.assert_array_equal(result.transform(src.xy), fit(ref, src, tiny).transform(src.xy))
 
 
 def test_the_callback_counts_every_step_up_to_the_total(tiny: PairConfig) -> None:
@@ -129,10 +125,8 @@ def test_the_callback_counts_every_step_up_to_the_total(tiny: PairConfig) -> Non
     steps: list[Step] = []
     fit(ref, src, tiny, callback=steps.append)
     assert [step.done for step in steps] == list(range(1, tiny.n_steps + 1))
-    assert {step.total for step in steps} == {tiny.n_steps} == {17}
-    stages = [step.stage for step in steps]
-    assert sorted(set(stages), key=stages.index) == ["registration", "field"]
-    assert stages == ["registration"] * 10 + ["field"] * 7
+    assert {step.total for step in steps} == {tiny.n_steps} == {10}
+    assert {step.stage for step in steps} == {"registration"}
 
 
 def test_an_interruption_gets_through_and_leaves_no_trace_in_torch(tiny: PairConfig) -> None:
@@ -259,12 +253,6 @@ def test_constants_below_one_are_refused(name: str) -> None:
         PairConfig(**{name: 0})
 
 
-@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("joint_steps", -1), ("learning_rate", float("nan"))])
-def test_constants_of_the_field_that_make_no_sense_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"`{name}={value}`"):
-        FieldConfig(**{name: value})
-
-
 def test_a_section_that_is_not_bent_keeps_the_pose_and_says_so(tiny: PairConfig) -> None:
     ref, src, _ = pair()
     truth = tissue(300, 2)
@@ -289,12 +277,3 @@ def test_a_bent_section_is_bent_back_and_says_so(tiny: PairConfig) -> None:
     assert isinstance(result.transform, Compose)
     assert result.report["verdict"] == "non-rigid"
     assert result.report["heldout_gain"] > 0
-
-
-@pytest.mark.parametrize("accept", ["auto", "rigid"])
-def test_the_progress_ends_at_its_total_where_the_registration_is_left_out(tiny: PairConfig, accept: str) -> None:
-    ref, src, _ = pair()
-    straight = Section(xy=POSE.inverse()(tissue(300, 2)), expression=src.expression, name="source")
-    steps: list[Step] = []
-    fit(ref, straight, tiny, accept=accept, callback=steps.append)
-    assert steps[-1].done == steps[-1].total == tiny.n_steps - tiny.registration.n_steps

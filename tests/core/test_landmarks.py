@@ -103,14 +103,14 @@ def test_many_landmarks_cost_as_much_as_few_of_the_same() -> None:
 def test_the_pull_is_that_of_both_directions() -> None:
     grid = Grid(origin=(-2.0, -2.0), pixel=0.1, height=41, width=41)
     landmarks = Landmarks(ref=np.array([[0.5, 0.0]]), src=np.array([[0.0, 0.0]]))
-    pull = Pull.of(landmarks, grid, control=1.0, spacing=0.05, device=CPU)
+    pull = Pull.of(landmarks, control=1.0, spacing=0.05, device=CPU)
     shift = torch.zeros(2, 41, 41)
     shift[0] = 0.5
     none = torch.zeros(2, 41, 41)
     clear = torch.ones(3)
 
     def cost(forward: torch.Tensor, backward: torch.Tensor, correlation: torch.Tensor = clear) -> float:
-        return pull.cost(forward, backward, correlation).item()
+        return pull.cost(grid, forward, backward, correlation).item()
 
     assert cost(shift, -shift) == pytest.approx(0, abs=1e-6)
     assert cost(shift, none) == pytest.approx(cost(none, none) / 2, rel=1e-5)

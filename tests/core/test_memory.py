@@ -69,7 +69,7 @@ def test_other_errors_get_through() -> None:
     ("stage", "knob"),
     [
         ("registration", "lower `n_pixels` of `RegistrationConfig`"),
-        ("field", "lower `batch_size` of `FieldConfig`"),
+        ("field", "lower `max_cells` or `n_frequencies` of `FieldConfig`"),
         ("fit", "lower `batch_size` or `n_neighbours` of `PaperConfig`"),
         ("features", "free it"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from inst_align.core.ncc import masked_ncc
+from inst_align.core.ncc import MaskedNcc
 from inst_align.core.pose import Candidate, PoseConfig, PoseResult, search_pose
 from inst_align.core.quality import AMBIGUOUS, MIRRORED
 
@@ -177,7 +177,7 @@ def naive_ncc(fixed: np.ndarray, f_mask: np.ndarray, moving: np.ndarray, m_mask:
 @pytest.mark.parametrize(("shape_fixed", "shape_moving"), [((1, 6, 6), (1, 6, 6)), ((3, 7, 5), (3, 4, 6))])
 def test_masked_correlation_is_that_of_a_plain_loop(shape_fixed: Any, shape_moving: Any) -> None:
     (fixed, f_mask), (moving, m_mask) = masked(shape_fixed, 0), masked(shape_moving, 1)
-    ncc, overlap = masked_ncc(fixed, f_mask, moving, m_mask)
+    ncc, overlap = MaskedNcc(fixed, f_mask, moving.shape[1:])(moving, m_mask)
     h, w = moving.shape[1:]
     assert ncc.shape == overlap.shape == (fixed.shape[1] + h - 1, fixed.shape[2] + w - 1)
     wanted = naive_ncc(*(t.numpy() for t in (fixed, f_mask, moving, m_mask)))
@@ -195,7 +195,7 @@ def test_masked_correlation_is_one_at_the_true_shift_whatever_brightness_and_con
     scene = torch.randn(2, 30, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     fixed, moving = scene[:, :20, :20], 3 * scene[:, 6:26, 4:24] + 5
     mask = torch.ones(1, 20, 20, dtype=torch.float64)
-    ncc, overlap = masked_ncc(fixed, mask, moving, mask)
+    ncc, overlap = MaskedNcc(fixed, mask, moving.shape[1:])(moving, mask)
     enough = torch.where(overlap > 0.2, ncc, -1.0)
     row, column = divmod(int(enough.argmax()), enough.shape[1])
     assert (row - 19, column - 19) == (6, 4)
@@ -205,8 +205,8 @@ def test_masked_correlation_is_one_at_the_true_shift_whatever_brightness_and_con
 def test_masked_correlation_never_leaves_its_range_even_for_flat_or_empty_images() -> None:
     """In float32 the variance of a flat image is rounding, and so is the quotient by it."""
     mask = torch.ones(1, 8, 8)
-    flat, _ = masked_ncc(torch.full((1, 8, 8), 2.0), mask, torch.full((1, 8, 8), 3.0), mask)
+    flat, _ = MaskedNcc(torch.full((1, 8, 8), 2.0), mask, (8, 8))(torch.full((1, 8, 8), 3.0), mask)
     assert flat.abs().max() <= 1
-    empty, overlap = masked_ncc(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8), torch.ones(1, 8, 8), mask)
+    empty, overlap = MaskedNcc(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8), (8, 8))(torch.ones(1, 8, 8), mask)
     assert empty.abs().max() <= 1
     assert overlap.max() == 0

@@ -112,11 +112,11 @@ def test_no_blur_is_no_change() -> None:
 @pytest.mark.parametrize("border", [False, True])
 def test_looking_pixels_up_is_torchs_own_sampling_with_its_gradients(border: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    weight = torch.rand(1, 3, 6, 4, generator=generator)
+    weight = torch.rand(2, 3, 6, 4, generator=generator)
     found = []
     for function in (grid_sample, gathered):
-        image = torch.rand(1, 3, 9, 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        points = (3 * torch.rand(1, 6, 4, 2, generator=torch.Generator().manual_seed(2)) - 1.5).requires_grad_()
+        image = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        points = (3 * torch.rand(2, 6, 4, 2, generator=torch.Generator().manual_seed(2)) - 1.5).requires_grad_()
         values = function(image, points, border=border)
         (values * weight).sum().backward()
         found.append((values.detach(), image.grad, points.grad))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from inst_align.core.mismatch import Drawn, residuals
-from inst_align.core.raster import sample
+from inst_align.core.mismatch import Cells, Drawn, Mismatch, residuals
+from inst_align.core.raster import Grid, sample
 from inst_align.core.registration import Level, Registration, RegistrationConfig, register
 from inst_align.core.velocity import singular_values
 
@@ -206,39 +206,75 @@ def test_a_level_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None
         Level(**({"sigma": 0.5, "control_spacing": 1.0, "steps": 5} | changes))
 
 
-def fields() -> tuple[Drawn, torch.Tensor]:
-    """A field with two unit-variance channels on a square of tissue, and its tissue as a mask."""
-    tissue_ = torch.zeros(20, 20)
-    tissue_[4:16, 4:16] = 1
-    drawn = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(0)) * tissue_
-    return Drawn(features=drawn, tissue=tissue_, variance=drawn.square().sum(dim=(1, 2)) / tissue_.sum()), tissue_
+def channels(seed: int = 0) -> torch.Tensor:
+    """Two channels of variance one at 150 pixels."""
+    return torch.randn(2, 150, generator=torch.Generator().manual_seed(seed))
+
+
+ONE, NONE = torch.ones(150), torch.zeros(150)
 
 
 def test_residuals_are_nothing_for_a_match_and_about_two_for_unrelated_channels() -> None:
-    own, mask = fields()
-    other = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(1)) * mask
-    zero = torch.zeros_like(mask)
-    assert residuals(own, own.features, mask, zero, 2.0).abs().max() < 1e-6
-    assert residuals(own, other, mask, zero, 2.0).numpy() == pytest.approx(2, rel=0.3)
+    own, variance = channels(), torch.ones(2)
+    assert residuals(own, own, ONE, NONE, variance, 2.0).abs().max() < 1e-6
+    assert residuals(own, channels(1), ONE, NONE, variance, 2.0).numpy() == pytest.approx(2, rel=0.3)
 
 
 def test_residuals_take_out_a_constant_offset_and_scale_with_the_channel() -> None:
-    own, mask = fields()
-    shifted = own.features + torch.tensor([3.0, -1.0])[:, None, None] * mask
-    assert residuals(own, shifted, mask, torch.zeros_like(mask), 2.0).abs().max() < 1e-5
-    scaled = Drawn(features=own.features * 7, tissue=mask, variance=own.variance * 49)
-    other = torch.randn(2, 20, 20, generator=torch.Generator().manual_seed(1)) * mask
-    torch.testing.assert_close(
-        residuals(own, other, mask, mask, 2.0), residuals(scaled, other * 7, mask, mask, 2.0), atol=1e-5, rtol=1e-4
-    )
+    own, other, variance = channels(), channels(1), torch.ones(2)
+    shifted = own + torch.tensor([3.0, -1.0])[:, None]
+    assert residuals(own, shifted, ONE, NONE, variance, 2.0).abs().max() < 1e-5
+    plain, scaled = (residuals(f * own, f * other, 0.5 * ONE, 0.5 * ONE, f**2 * variance, 2.0) for f in (1, 7))
+    torch.testing.assert_close(plain, scaled, atol=1e-5, rtol=1e-4)
 
 
-def test_leaving_the_tissue_costs_only_where_a_counterpart_ought_to_be() -> None:
-    own, mask = fields()
-    half = mask.clone()
-    half[:, 10:] = 0
-    found = own.features * half
-    free = residuals(own, found, half, torch.zeros_like(mask), 2.0)
-    paid = residuals(own, found, half, torch.ones_like(mask), 2.0)
+def test_the_gradient_of_the_residuals_is_that_of_an_offset_held_fixed() -> None:
+    own, found = channels(), (channels(1) + 2).requires_grad_()
+    residuals(own, found, ONE, NONE, torch.ones(2), 2.0).sum().backward()
+    offset = (found - own).mean(dim=1, keepdim=True).detach()
+    wanted = torch.autograd.grad(((found - own - offset).square().mean(dim=1)).sum(), found)[0]
+    torch.testing.assert_close(found.grad, wanted, atol=1e-6, rtol=1e-4)
+
+
+def test_leaving_the_tissue_costs_twice_the_variance() -> None:
+    own = channels()
+    half = ONE.clone()
+    half[75:] = 0
+    free = residuals(own, own * half, half, NONE, torch.ones(2), 2.0)
+    paid = residuals(own, own * half, half, 1 - half, torch.ones(2), 2.0)
     assert free.abs().max() < 1e-5
     assert paid.numpy() == pytest.approx(1, rel=0.3)  # half of the tissue, at twice the variance
+
+
+def drawn(seed: int, *, size: int = 40) -> Drawn:
+    grid = Grid(origin=(-2.0, -2.0), pixel=4 / (size - 1), height=size, width=size)
+    xy = np.random.default_rng(seed).uniform(-1.2, 1.2, (1500, 2))
+    values = torch.tensor(np.column_stack([np.sin(2 * xy[:, 0]), np.cos(3 * xy[:, 1])]), dtype=torch.float32)
+    return Drawn.draw(grid, Cells.of(xy, values), 0.15)
+
+
+def test_the_halves_of_a_chessboard_agree_and_together_ask_every_pixel_of_tissue() -> None:
+    ref, src = drawn(0), drawn(1)
+
+    def shifted(places: torch.Tensor) -> torch.Tensor:
+        return places + torch.tensor([[[0.1, 0.0]], [[-0.1, 0.0]]])
+
+    mismatch = Mismatch.begin(ref, src, shifted, escape_cost=2.0, sigma=0.15)
+    assert len(mismatch.parts) == 2
+    asked = [torch.cat([part.pixels[row][part.tissue[row] > 0] for part in mismatch.parts]) for row in (0, 1)]
+    for pixels, section in zip(asked, (src, ref), strict=True):
+        assert sorted(pixels.tolist()) == section.tissue.flatten().nonzero()[:, 0].tolist()
+    first, second = (float(mismatch(shifted, turn)) for turn in (0, 1))
+    assert first == pytest.approx(second, abs=0.1)
+    assert float(mismatch(shifted, 2)) == first
+
+
+def test_the_mismatch_is_least_where_sections_lie_on_each_other() -> None:
+    ref, src = drawn(0), drawn(1)
+    mismatch = Mismatch.begin(ref, src, lambda places: places, escape_cost=2.0, sigma=0.15)
+
+    def cost(shift: float) -> float:
+        step = torch.tensor([[[shift, 0.0]], [[-shift, 0.0]]])
+        return float(mismatch(lambda places: places + step, 0))
+
+    assert cost(0.0) < min(cost(0.1), cost(-0.1)) < min(cost(0.3), cost(-0.3))

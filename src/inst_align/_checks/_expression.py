@@ -74,7 +74,7 @@ def check_counts(matrix: Any, name: Role) -> None:
 
 
 def warn_of_negative(pair: Pair) -> None:
-    """Warn when values that a field is to be fitted to are negative, which its loss on genes does not expect."""
+    """Warn when values that a network is to be fitted to are negative, which its loss on genes does not expect."""
     if pair.genes is None:
         return
     sections = pair.ref, pair.src
@@ -82,7 +82,6 @@ def warn_of_negative(pair: Pair) -> None:
     found = [f"{n} in the {name}" for name, n in negative.items() if n]
     if found:
         warn_user(
-            f"The expression has negative values ({' and '.join(found)}), as scaled data has, but the field's loss on "
-            f"genes is made for values from 0 up; pass `layer` to name counts or logarithms, or `field=False` if you need "
-            f"no field."
+            f"The expression has negative values ({' and '.join(found)}), as scaled data has, but the loss on "
+            f'genes of `preset="paper"` is made for values from 0 up; pass `layer` to name counts or logarithms.'
         )

@@ -1,4 +1,7 @@
-"""The canonical expression field as it is kept: evaluated anywhere in the reference's frame, stored as plain arrays."""
+"""The canonical expression field as it is kept: evaluated anywhere in the reference's frame, stored as plain arrays.
+
+That of the default preset is :class:`inst_align.core.fourier.FourierField`; that of the paper's is a network.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 import torch
 
 from inst_align.core.field import ExpressionDecoder, ExpressionField, pack_module, unpack_module
+from inst_align.core.fourier import FourierField
 from inst_align.core.memory import in_chunks
 
 if TYPE_CHECKING:
@@ -31,18 +35,20 @@ class CanonicalField:
         Homogeneous (3, 3): the reference's user coordinates to those that the network takes.
     field
         Coordinates to latent vectors.
-    features
-        Latent vectors to the shared features that the sections were aligned by, or ``None``.
     decoder
         Latent vectors to log-normalised genes, or ``None``.
     """
 
     matrix: np.ndarray
     field: ExpressionField
-    features: ExpressionDecoder | None = None
     decoder: ExpressionDecoder | None = None
 
-    def predict(self, xy: ArrayLike, what: What = "features") -> np.ndarray:
+    @property
+    def embedding(self) -> What:
+        """What of the field embeds a cell."""
+        return "latent"
+
+    def predict(self, xy: ArrayLike, what: What = "latent") -> np.ndarray:
         """Evaluate the field.
 
         Parameters
@@ -51,7 +57,7 @@ class CanonicalField:
             Coordinates in the reference's frame and units, shape (n, 2), axis order (x, y): the reference's cells, the
             source's aligned ones, or any other points.
         what
-            ``"latent"`` vectors, shared ``"features"`` or log-normalised ``"genes"``.
+            ``"latent"`` vectors or log-normalised ``"genes"``.
 
         Returns
         -------
@@ -64,7 +70,7 @@ class CanonicalField:
         MemoryError
             If a GPU has no memory for a few hundred points at a time.
         """
-        readers = {"latent": lambda latent: latent, "features": self.features, "genes": self.decoder}
+        readers = {"latent": lambda latent: latent, "genes": self.decoder}
         reader = readers.get(what)
         if reader is None:
             known = sorted(name for name, value in readers.items() if value is not None)
@@ -79,7 +85,7 @@ class CanonicalField:
 
     def pack(self) -> dict[str, Any]:
         """Return the field as a dictionary of plain arrays, for ``uns`` and so for h5ad and zarr."""
-        networks = {"field": self.field, "features": self.features, "decoder": self.decoder}
+        networks = {"field": self.field, "decoder": self.decoder}
         return {"matrix": self.matrix} | {
             name: pack_module(network) for name, network in networks.items() if network is not None
         }
@@ -88,6 +94,12 @@ class CanonicalField:
     def unpack(cls, packed: Mapping[str, Any]) -> CanonicalField:
         """Return the field that :meth:`pack` packed, on the CPU."""
         networks: dict[str, Any] = {
-            name: unpack_module(packed[name]) for name in ("field", "features", "decoder") if name in packed
+            name: unpack_module(packed[name]) for name in ("field", "decoder") if name in packed
         }
         return cls(matrix=np.asarray(packed["matrix"], dtype=np.float64), **networks)
+
+
+def unpack_field(packed: Mapping[str, Any]) -> FourierField | CanonicalField:
+    """Return the field that was packed, of either kind."""
+    kind = FourierField if "frequencies" in packed else CanonicalField
+    return kind.unpack(packed)

@@ -33,7 +33,7 @@ FORMAT = 1
 CHUNKS = 10
 """Parts of a long stage after which its state is kept."""
 MANIFEST = "inst-align-checkpoint.json"
-STAGES = ("pose", "trial", "registration", "field", "phase1", "phase2")
+STAGES = ("pose", "trial", "registration", "phase1", "phase2")
 PARTIAL = ".partial"
 BROKEN = (EOFError, IndexError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 

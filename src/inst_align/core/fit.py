@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field as default
@@ -16,6 +15,7 @@ from inst_align.core.alignment import Alignment, Callback, Step
 from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import joint_features
+from inst_align.core.fourier import FieldConfig, FourierField, fit_field
 from inst_align.core.guards import telling
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.landmarks import landmark_report
@@ -31,21 +31,20 @@ from inst_align.core.quality import (
     feature_correlation,
     map_report,
 )
-from inst_align.core.refine import FieldConfig, FieldData, FieldFit, fit_field
 from inst_align.core.registration import Registration, RegistrationConfig, register
 from inst_align.core.section import Section, UnitFrame
 from inst_align.core.threads import torch_settings
 from inst_align.core.transforms import Affine, Compose
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
     from inst_align.core.landmarks import Landmarks
 
 PoseMethod = Literal["fft", "icp"]
 Accept = Literal["auto", "nonrigid", "rigid"]
-Move = Callable[[np.ndarray], np.ndarray]
-"""A map of the unit frame: coordinates (n, 2) to coordinates (n, 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ class PairConfig:
     registration
         How the non-rigid map is found.
     field
-        How the canonical field and its residual deformation are fitted; ``None`` leaves them out.
+        How the canonical field is fitted; ``None`` leaves it out.
     """
 
     n_components: int = 30
@@ -88,8 +87,8 @@ class PairConfig:
 
     @property
     def n_steps(self) -> int:
-        """Optimiser steps of registration and field together; the trial is not counted."""
-        return self.registration.n_steps + (0 if self.field is None else self.field.n_steps)
+        """Optimiser steps; the trial is not counted."""
+        return self.registration.n_steps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,10 +144,6 @@ class Clock:
     def report(self) -> dict[str, str]:
         """What the report says of stages that stopped early."""
         return {"stopped_early": "; ".join(self.stops)} if self.stops else {}
-
-    def leave_out(self, n_steps: int) -> None:
-        """Expect fewer steps."""
-        self._total -= n_steps
 
     def step(self, name: str | None = None) -> None:
         """Count one step of the current stage, or of a part of it that has a name of its own."""
@@ -261,8 +256,8 @@ def fit_pair(
     callback
         Told of every step.
     checkpoint
-        Where the state is kept after the pose, the trial, each level of the registration and each tenth of the field's
-        steps. Features are not kept, but computed again.
+        Where the state is kept after the pose, the trial and each level of the registration. Features and field are
+        not kept, but computed again.
     """
     clock = Clock(config.n_steps, callback)
     with torch_settings(len(ref) + len(src)):
@@ -303,38 +298,23 @@ def fit_pair(
                 found = register(
                     *xy, *features, config.registration, landmarks=marks, on_step=clock.step, checkpoint=checkpoint
                 )
-        else:
-            clock.leave_out(config.registration.n_steps)
-        if not bends and init is not None:  # a pose that was searched for has been polished already
+        elif init is not None:  # a pose that was searched for has been polished already
             with clock.stage("polish"):
                 affine, xy = _polished(affine, xy, features, frame, config.registration, marks)
-        move: Move = _identity if found is None else found.forward
-        fitted: FieldFit | None = None
+        field: FourierField | None = None
         if config.field is not None:
             with clock.stage("field"):
-                data = FieldData(
-                    xy=(xy[0], move(xy[1])),
-                    tissue=np.concatenate(xy),
-                    features=features,
-                    expression=None if ref.is_rep else (pair.ref.expression, pair.src.expression),
-                    margin=config.registration.margin,
-                )
-                fitted = fit_field(
-                    data,
-                    config.field,
-                    unit_matrix=frame.matrix,
-                    bend=bends,
-                    generator=generator,
-                    on_step=clock.step,
-                    checkpoint=checkpoint,
+                expression = None if ref.is_rep else (pair.ref.expression, pair.src.expression)
+                placed = xy[0], xy[1] if found is None else found.forward(xy[1])
+                field = fit_field(
+                    placed, features, expression, config.field, unit_matrix=frame.matrix, generator=generator
                 )
         with clock.stage("export"):
             transform: Affine | Compose = affine
             if found is not None:
-                moves = in_turn(move, fitted.residual) if fitted else move
                 unit = pair.ref.spacing
                 displacement, error = user_displacement(
-                    moves, found.grid, frame, cells=xy[1], tolerance=TOLERANCE * unit
+                    found.forward, found.grid, frame, cells=xy[1], tolerance=TOLERANCE * unit
                 )
                 transform = Compose((affine, displacement))
                 report["sampling_error"] = error / unit
@@ -346,8 +326,8 @@ def fit_pair(
         affine=affine,
         transform=transform,
         report=report,
-        history=(found.history if found else {}) | (fitted.history if fitted else {}),
-        field=fitted.canonical.pack() if fitted else None,
+        history=found.history if found else {},
+        field=field.pack() if field else None,
         seconds=clock.seconds,
     )
 
@@ -421,21 +401,6 @@ def _polished(
     step = Affine(polish_pose(*xy, *features, config, landmarks=marks))
     to_unit = frame.matrix
     return Affine(np.linalg.inv(to_unit) @ step.matrix @ to_unit @ affine.matrix), (xy[0], step(xy[1]))
-
-
-def _identity(xy: np.ndarray) -> np.ndarray:
-    return xy
-
-
-def in_turn(*moves: Move) -> Move:
-    """Return the map that applies maps one after the other."""
-
-    def move(xy: np.ndarray) -> np.ndarray:
-        for each in moves:
-            xy = each(xy)
-        return xy
-
-    return move
 
 
 def given_or_found_pose(

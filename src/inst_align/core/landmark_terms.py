@@ -95,8 +95,6 @@ class Pull:
     ----------
     ref, src
         Shapes (k, 2), float32, in the reference's unit frame; the source's after the pose.
-    grid
-        Where displacements are known; beyond it nothing moves.
     scale
         Distance from which on a pair hardly pulls.
     weight
@@ -105,29 +103,30 @@ class Pull:
 
     ref: torch.Tensor
     src: torch.Tensor
-    grid: Grid
     scale: float
     weight: float
 
     @classmethod
-    def of(cls, landmarks: Landmarks, grid: Grid, *, control: float, spacing: float, device: torch.device) -> Pull:
+    def of(cls, landmarks: Landmarks, *, control: float, spacing: float, device: torch.device) -> Pull:
         """Return the term for a level with this distance between control points; ``spacing`` is that between cells."""
         ref, src = (torch.as_tensor(xy, dtype=torch.float32, device=device) for xy in (landmarks.ref, landmarks.src))
         scale = max(REACH * control, ACCURACY * spacing)
         return cls(
             ref=ref,
             src=src,
-            grid=grid,
             scale=scale,
             weight=SHARE * landmarks.weight,
         )
 
-    def cost(self, forward: torch.Tensor, backward: torch.Tensor, correlation: torch.Tensor) -> torch.Tensor:
+    def cost(
+        self, grid: Grid, forward: torch.Tensor, backward: torch.Tensor, correlation: torch.Tensor
+    ) -> torch.Tensor:
         """Sum over the pairs, mean of both directions, beside channels (k,) that correlate so.
 
-        ``forward`` and ``backward`` are displacements (2, H, W) of the source and of the reference.
+        ``forward`` and ``backward`` are displacements (2, H, W) of the source and of the reference on a grid, beyond
+        which nothing moves.
         """
-        there = self.src + sample(forward, self.grid, self.src).T - self.ref
-        back = self.ref + sample(backward, self.grid, self.ref).T - self.src
+        there = self.src + sample(forward, grid, self.src).T - self.ref
+        back = self.ref + sample(backward, grid, self.ref).T - self.src
         apart = missed(there, self.scale) + missed(back, self.scale)
         return self.weight / trusted(correlation) * apart.sum() / 2

@@ -21,7 +21,7 @@ UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 <<
 KNOBS = {
     "trial": "lower `n_pixels` of `RegistrationConfig`",
     "registration": "lower `n_pixels` of `RegistrationConfig`",
-    "field": "lower `batch_size` of `FieldConfig`",
+    "field": "lower `max_cells` or `n_frequencies` of `FieldConfig`",
     "fit": "lower `batch_size` or `n_neighbours` of `PaperConfig`",
 }
 """What a user can turn, by the stage of a fit."""

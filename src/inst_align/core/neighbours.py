@@ -29,12 +29,12 @@ class NearestNeighbours:
     """
 
     def __init__(self, target_xy: Tensor) -> None:
-        self._target = target_xy.detach()
+        self._target = _finite(target_xy.detach())
         self._tree = cKDTree(self._target.numpy()) if self._target.device.type == "cpu" else None
 
     def __call__(self, query_xy: Tensor, n_neighbours: int) -> Tensor:
         """Return the indices of the ``min(n_neighbours, m)`` nearest targets of each query, shape ``(n, K)``."""
-        query_xy = query_xy.detach()
+        query_xy = _finite(query_xy.detach())
         n_neighbours = min(n_neighbours, len(self._target))
         if self._tree is not None:
             _, index = self._tree.query(query_xy.numpy(), k=np.arange(1, n_neighbours + 1))
@@ -47,3 +47,8 @@ class NearestNeighbours:
         # By matrix products, distances between close points would lose most of their digits.
         distance = torch.cdist(query_xy, self._target, compute_mode="donot_use_mm_for_euclid_dist")
         return distance.topk(n_neighbours, dim=1, largest=False).indices
+
+
+def _finite(xy: Tensor) -> Tensor:
+    """Return points with zeros for what is not finite: a tree refuses such points, and a loss will tell of them."""
+    return xy.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

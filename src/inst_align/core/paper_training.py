@@ -162,8 +162,9 @@ class PaperTraining:
             terms = {"reconstruction": reconstruction, "matching": matching, "temperature": self.match.temperature}
             self._finish_epoch("phase1", terms)
             if not self._goes_on("phase1", checkpoint, guard, epoch, reconstruction + matching, *parts):
-                break
-        best.restore()
+                break  # the best weights may be those after a bad step
+        else:
+            best.restore()
         fresh = MatchState.start(config.temperature_start, device=self.device)
         self.match = replace(self.match, temperature=fresh.temperature)
 
@@ -197,8 +198,9 @@ class PaperTraining:
                 best.offer(matching)
             self._finish_epoch("phase2", terms)
             if not self._goes_on("phase2", checkpoint, guard, epoch, terms["total"], optimizer, plateau, best):
-                break
-        best.restore()
+                break  # the best weights may be those after a bad step
+        else:
+            best.restore()
 
     def _guard(self, n_epochs: int, start: int) -> Guard:
         return Guard([p for network in self._networks().values() for p in network.parameters()], n_epochs, done=start)

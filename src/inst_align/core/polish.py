@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.adam import Adam
 from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import PoseTerm, trusted
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
@@ -61,37 +62,30 @@ def polish_pose(
         Drawn.draw(grid, Cells.of(xy, features), SIGMA)
         for xy, features in ((xy_ref, features_ref), (xy_src, features_src))
     )
-    points = grid.points(device)
-    pose = torch.zeros(3, device=device, requires_grad=True)
-
+    pose = torch.zeros(3, device=device)
     marks = None if landmarks is None else PoseTerm.of(landmarks, device)
 
     def rotation() -> torch.Tensor:
         c, s = pose[0].cos(), pose[0].sin()
         return torch.stack([torch.stack([c, -s]), torch.stack([s, c])])
 
-    def both_ways() -> tuple[torch.Tensor, torch.Tensor]:
+    def both_ways(places: torch.Tensor) -> torch.Tensor:
         turn = rotation()
-        forward, backward = points @ turn.T + pose[1:], (points - pose[1:]) @ turn
-        return grid.normalize(forward)[None], grid.normalize(backward)[None]
+        return torch.stack([places[0] @ turn.T + pose[1:], (places[1] - pose[1:]) @ turn])
 
-    def cost(mismatch: Mismatch) -> torch.Tensor:
-        data = mismatch(*both_ways())
+    def cost(mismatch: Mismatch, turn: int) -> torch.Tensor:
+        data = mismatch(both_ways, turn)
         if marks is None:
             return data
         return data + marks.of_poses(rotation()[None], pose[None, 1:])[0] / trusted(mismatch.correlation)
 
     for _ in range(rounds):
-        mismatch = Mismatch.begin(ref, src, *both_ways(), escape_cost=config.escape_cost, sigma=SIGMA / grid.pixel)
-        optimiser = torch.optim.Adam([pose], lr=RATE * SIGMA)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS, eta_min=0.1 * RATE * SIGMA)
+        mismatch = Mismatch.begin(ref, src, both_ways, escape_cost=config.escape_cost, sigma=SIGMA)
+        adam = Adam([pose], [RATE * SIGMA], n_steps=STEPS, end=0.1)
         guard, fine = Guard([pose], STEPS), True
-        for _ in range(STEPS):
-            optimiser.zero_grad()
-            loss = cost(mismatch)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+        for turn in range(STEPS):
+            loss = cost(mismatch, turn)
+            adam.step(adam.gradients(loss))
             fine = guard.fine(loss)
         if not fine:
             break

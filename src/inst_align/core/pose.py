@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.adam import Adam
 from inst_align.core.landmark_terms import PoseTerm
-from inst_align.core.ncc import masked_ncc
+from inst_align.core.ncc import MaskedNcc
 from inst_align.core.polish import polish_pose
 from inst_align.core.raster import Grid, blur, sample, splat
 from inst_align.core.registration_config import RegistrationConfig
@@ -35,8 +36,8 @@ TISSUE = 0.15
 MIN_OVERLAP = 0.25
 OVERLAP_POWER = 0.5
 N_CANDIDATES = 6
-REFINE_STEPS = 80
-MAX_CELLS = 4000
+REFINE_STEPS = 50
+MAX_CELLS = 1500
 """Cells of the source that the refinement looks at."""
 
 
@@ -129,11 +130,12 @@ def search_pose(
     src = _Image.of(grid, xy_src, features_src[:, :N_CHANNELS], BLUR)
     marks = None if landmarks is None else PoseTerm.of(landmarks, features_ref.device)
 
+    fixed = MaskedNcc(ref.channels, ref.mask, src.mask.shape[1:])
     found: list[Candidate] = []
     starts: list[Candidate] = []
     for mirror in (False, True):
         angles = 2 * math.pi / config.n_angles * np.arange(config.n_angles)
-        by_angle = [_best_shift(ref, src, float(angle), mirror=mirror, marks=marks) for angle in angles]
+        by_angle = [_best_shift(fixed, src, float(angle), mirror=mirror, marks=marks) for angle in angles]
         starts += _distinct(by_angle, limit=N_CANDIDATES, distance=0.3 * radius)
         found += by_angle
     refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], starts, marks)
@@ -213,19 +215,19 @@ class _Image:
         return replace(self, channels=channels, mask=mask)
 
 
-def _best_shift(ref: _Image, src: _Image, angle: float, *, mirror: bool, marks: PoseTerm | None) -> Candidate:
+def _best_shift(fixed: MaskedNcc, src: _Image, angle: float, *, mirror: bool, marks: PoseTerm | None) -> Candidate:
     turned = src.turned(angle, mirror=mirror)
-    ncc, overlap = masked_ncc(ref.channels, ref.mask, turned.channels, turned.mask)
+    ncc, overlap = fixed(turned.channels, turned.mask)
     score = torch.where(overlap >= MIN_OVERLAP, ncc * overlap**OVERLAP_POWER, -1.0)
-    centre = ref.grid.height - 1
+    grid, centre = src.grid, src.grid.height - 1
     unshifted = Candidate(angle=angle, mirror=mirror, shift=(0.0, 0.0), score=0.0, overlap=0.0)
     missed = torch.zeros_like(score)
     if marks is not None:
-        steps = ref.grid.pixel * (torch.arange(len(score), device=score.device) - centre)
+        steps = grid.pixel * (torch.arange(len(score), device=score.device) - centre)
         missed = marks.of_shifts(unshifted.matrix[:2, :2], steps)
         score = score - missed
     row, column = at = divmod(int(score.argmax()), score.shape[1])
-    shift = ((column - centre) * ref.grid.pixel, (row - centre) * ref.grid.pixel)
+    shift = ((column - centre) * grid.pixel, (row - centre) * grid.pixel)
     return replace(unshifted, shift=shift, score=float(score[at]), overlap=float(overlap[at]), missed=float(missed[at]))
 
 
@@ -251,17 +253,13 @@ def _refine(
     image = torch.cat([blur(ref.channels, 1.0), blur(ref.mask, 1.0)])
     area = _area(xy, ref.grid.pixel)
     sign = torch.tensor([[-1.0 if c.mirror else 1.0, 1.0] for c in candidates], device=device)
-    angle = torch.tensor([c.angle for c in candidates], device=device, requires_grad=True)
-    shift = torch.tensor([c.shift for c in candidates], device=device, requires_grad=True)
-    optimiser = torch.optim.Adam([{"params": [angle], "lr": 0.02}, {"params": [shift], "lr": 0.5 * ref.grid.pixel}])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, REFINE_STEPS, eta_min=0.0)
+    angle = torch.tensor([c.angle for c in candidates], device=device)
+    shift = torch.tensor([c.shift for c in candidates], device=device)
+    adam = Adam([angle, shift], [0.02, 0.5 * ref.grid.pixel], n_steps=REFINE_STEPS)
     sources = xy, values, area, sign
     for _ in range(REFINE_STEPS):
-        optimiser.zero_grad()
         score, _ = _score_at_cells(image, ref.grid, *sources, angle, shift)
-        (-(score - _missed(marks, sign, angle, shift)).sum()).backward()
-        optimiser.step()
-        schedule.step()
+        adam.step(adam.gradients((_missed(marks, sign, angle, shift) - score).sum()))
     with torch.no_grad():
         score, overlap = _score_at_cells(image, ref.grid, *sources, angle, shift)
         missed = _missed(marks, sign, angle, shift)

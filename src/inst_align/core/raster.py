@@ -76,7 +76,8 @@ def splat(grid: Grid, xy: torch.Tensor, values: torch.Tensor) -> tuple[torch.Ten
             column, row = corner[:, 0] + dx, corner[:, 1] + dy
             weight = (fraction[:, 0] if dx else 1 - fraction[:, 0]) * (fraction[:, 1] if dy else 1 - fraction[:, 1])
             inside = (column >= 0) & (column < grid.width) & (row >= 0) & (row < grid.height)
-            sums.index_add_(0, (row * grid.width + column)[inside], (weighted * weight[:, None])[inside])
+            pixel = (row * grid.width + column) * inside  # a cell off the grid adds nothing to the first pixel
+            sums.index_add_(0, pixel, weighted * (weight * inside)[:, None])
     image = sums.T.reshape(-1, grid.height, grid.width)
     return image[:-1], image[-1:]
 
@@ -96,7 +97,7 @@ def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def grid_sample(image: torch.Tensor, points: torch.Tensor, *, border: bool = False) -> torch.Tensor:
-    """Bilinear values (1, k, h, w) of an image (1, k, H, W) at points (1, h, w, 2) of ``Grid.normalize``'s convention.
+    """Bilinear values (b, k, h, w) of images (b, k, H, W) at points (b, h, w, 2) of ``Grid.normalize``'s convention.
 
     Beyond the image they are zero, or with ``border`` those of its border. On CUDA torch's own function adds up the
     gradient in an order that changes from run to run; where deterministic algorithms are asked for, a slower one does not.
@@ -109,14 +110,18 @@ def grid_sample(image: torch.Tensor, points: torch.Tensor, *, border: bool = Fal
 
 def gathered(image: torch.Tensor, points: torch.Tensor, *, border: bool = False) -> torch.Tensor:
     """:func:`grid_sample` by look-ups, whose gradients torch can add up in a fixed order."""
-    height, width = image.shape[2:]
+    return torch.stack([_gathered(*both, border=border) for both in zip(image, points, strict=True)])
+
+
+def _gathered(image: torch.Tensor, points: torch.Tensor, *, border: bool) -> torch.Tensor:
+    height, width = image.shape[1:]
     size = points.new_tensor([width - 1, height - 1])
-    position = (points[0] + 1) * (size / 2)
+    position = (points + 1) * (size / 2)
     if border:
         position = position.clamp(min=torch.zeros_like(size), max=size)
     corner = position.detach().floor()
     fraction = position - corner
-    flat = image[0].flatten(1)
+    flat = image.flatten(1)
     value = torch.zeros((), dtype=image.dtype, device=image.device)
     for dx in (0, 1):
         for dy in (0, 1):
@@ -128,7 +133,7 @@ def gathered(image: torch.Tensor, points: torch.Tensor, *, border: bool = False)
             )
             corner_value = flat.index_select(1, index.long().flatten()).reshape(-1, *index.shape)
             value = value + corner_value * (weight * inside)
-    return value[None]
+    return value
 
 
 def sample(image: torch.Tensor, grid: Grid, xy: torch.Tensor) -> torch.Tensor:

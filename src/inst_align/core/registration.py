@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.adam import Adam
 from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import Pull
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
-from inst_align.core.raster import grid_sample
+from inst_align.core.raster import Grid, grid_sample, sample
 from inst_align.core.registration_config import Level, RegistrationConfig
 from inst_align.core.transforms import Displacement
 from inst_align.core.velocity import ControlLattice, Flow, bending_energy, fade, strain_energy
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inst_align.core.landmarks import Landmarks
-    from inst_align.core.raster import Grid
+    from inst_align.core.mismatch import Move
 
 __all__ = ["Level", "Registration", "RegistrationConfig", "register"]
+
+POINTS_PER_CONTROL = 5
+"""Points of the map's grid for every control point along an axis: a cubic spline has no more to show."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,17 +107,17 @@ def register(
         ref, src = (Drawn.draw(grid, section, level.sigma) for section in cells)
         pull = None
         if landmarks is not None:
-            pull = Pull.of(landmarks, grid, control=level.control_spacing, spacing=cells[0].spacing, device=device)
-        problem = _Problem(grid, ref, src, fade(grid.points(device), both, config.margin), lattice, config, pull)
-        velocity, level_terms = problem.solve(control, level, on_step, done=sum(map(len, terms)))
-        terms.append(level_terms)
-        if len(level_terms) < level.steps:  # stopped early
+            pull = Pull.of(landmarks, control=level.control_spacing, spacing=cells[0].spacing, device=device)
+        problem = _Problem(ref, src, both, level, config, pull)
+        terms.append(problem.descend(control, on_step, done=sum(map(len, terms))))
+        velocity = lattice.velocity(control) * fade(grid.points(device), both, config.margin)
+        if len(terms[-1]) < level.steps:  # stopped early
             break
         checkpoint.save("registration", lambda: {"velocity": velocity, "terms": terms})  # noqa: B023 - at once
 
     with torch.no_grad():
         flow = Flow(grid, device)
-        vectors = [flow.exp(sign * velocity, squarings=8).cpu().numpy() for sign in (1, -1)]
+        vectors = flow.exp(torch.stack([velocity, -velocity]), squarings=8).cpu().numpy()
     forward, backward = (Displacement(v, np.asarray(grid.origin), grid.pixel) for v in vectors)
     data, smoothness = torch.cat(terms).T.cpu().numpy()
     return Registration(
@@ -130,71 +134,67 @@ def _resample(velocity: torch.Tensor, old: Grid, new: Grid) -> torch.Tensor:
 
 
 class _Problem:
-    """The cost of one level, and its descent."""
+    """The cost of one level, and its descent.
+
+    The sections are drawn on one grid, and the map is kept on another, coarser one, that suits its control points.
+    """
 
     def __init__(
-        self,
-        grid: Grid,
-        ref: Drawn,
-        src: Drawn,
-        window: torch.Tensor,
-        lattice: ControlLattice,
-        config: RegistrationConfig,
-        pull: Pull | None = None,
+        self, ref: Drawn, src: Drawn, tissue: np.ndarray, level: Level, config: RegistrationConfig, pull: Pull | None
     ) -> None:
-        self.grid, self.ref, self.src, self.window, self.lattice, self.config = grid, ref, src, window, lattice, config
-        self.pull = pull
-        self.flow = Flow(grid, window.device)
-        self.either = torch.maximum(ref.tissue, src.tissue)
+        device = ref.features.device
+        self.ref, self.src, self.level, self.config, self.pull = ref, src, level, config, pull
+        pixel = max(ref.grid.pixel, level.control_spacing / POINTS_PER_CONTROL)
+        self.grid = Grid.around(tissue, pixel=pixel, margin=config.margin)
+        self.flow = Flow(self.grid, device)
+        self.lattice = ControlLattice(self.grid, level.control_spacing, device, over=ref.grid)
+        points = self.grid.points(device)
+        self.window = fade(points, tissue, config.margin)
+        self.either = (sample(torch.maximum(ref.tissue, src.tissue)[None], ref.grid, points)[0] > 0.5).float()
 
-    def velocity(self, control: torch.Tensor) -> torch.Tensor:
-        return self.lattice.velocity(control) * self.window
+    def displacements(self, velocity: torch.Tensor) -> torch.Tensor:
+        """Of the source, and of the reference, (2, 2, H, W)."""
+        return self.flow.exp(torch.stack([velocity, -velocity]))
 
-    @torch.no_grad()
-    def begin(self, control: torch.Tensor, sigma: float) -> Mismatch:
-        """Return the data term of the level, as it stands before the first step."""
-        velocity = self.velocity(control)
-        points = (self.flow.at(self.flow.exp(sign * velocity)) for sign in (1, -1))
-        return Mismatch.begin(
-            self.ref, self.src, *points, escape_cost=self.config.escape_cost, sigma=sigma / self.grid.pixel
-        )
+    def move(self, displacements: torch.Tensor) -> Move:
+        """Return the map of places (2, p, 2) of the source, and of the reference."""
 
-    def cost(self, control: torch.Tensor, mismatch: Mismatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Data term, with the pull of the landmarks, and weighted smoothness term."""
-        velocity = self.velocity(control)
-        forward, backward = self.flow.exp(velocity), self.flow.exp(-velocity)
-        data = mismatch(self.flow.at(forward), self.flow.at(backward))
+        def moved(places: torch.Tensor) -> torch.Tensor:
+            points = self.grid.normalize(places)[:, None]
+            steps = grid_sample(displacements, points)
+            return places + steps[:, :, 0].transpose(1, 2)
+
+        return moved
+
+    def cost(self, control: torch.Tensor, mismatch: Mismatch, turn: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Data term, with the pull of the landmarks, and weighted smoothness term, in the given step."""
+        velocity = self.lattice.velocity(control) * self.window
+        displacements = self.displacements(velocity)
+        data = mismatch(self.move(displacements), turn)
         if self.pull is not None:
-            data = data + self.pull.cost(forward, backward, mismatch.correlation)
-        strain = [strain_energy(displacement, self.grid.pixel, self.either) for displacement in (forward, backward)]
+            data = data + self.pull.cost(self.grid, *displacements, mismatch.correlation)
+        strain = strain_energy(displacements, self.grid.pixel, self.either)
         bending = bending_energy(velocity, self.grid.pixel, self.either)
-        return data, self.config.strain * (strain[0] + strain[1]) / 2 + self.config.bending * bending
+        return data, self.config.strain * strain + self.config.bending * bending
 
-    def solve(
-        self, control: torch.Tensor, level: Level, on_step: Callable[[], None], *, done: int = 0
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Descend from ``control``; returns the velocity and the terms by step, shape (steps, 2).
+    def descend(self, control: torch.Tensor, on_step: Callable[[], None], *, done: int = 0) -> torch.Tensor:
+        """Improve ``control`` in place; returns the terms by step, shape (steps, 2).
 
-        Stops at the last good velocity when numbers leave the finite; then there are fewer steps. ``done`` is their
+        If numbers leave the finite, it is put back to its last good state, and there are fewer steps. ``done`` is their
         number before this level.
         """
-        mismatch = self.begin(control, level.sigma)
-        control.requires_grad_()
-        rate = self.config.learning_rate * level.sigma
-        optimiser = torch.optim.Adam([control], lr=rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, level.steps, eta_min=0.1 * rate)
+        level, config = self.level, self.config
+        start = self.move(self.displacements(self.lattice.velocity(control) * self.window))
+        mismatch = Mismatch.begin(self.ref, self.src, start, escape_cost=config.escape_cost, sigma=level.sigma)
+        adam = Adam([control], [config.learning_rate * level.sigma], n_steps=level.steps, end=0.1)
         guard = Guard([control], done + level.steps, done=done)
         terms = []
-        for _ in range(level.steps):
-            optimiser.zero_grad()
-            data, smoothness = self.cost(control, mismatch)
-            (data + smoothness).backward()
-            optimiser.step()
-            schedule.step()
+        for turn in range(level.steps):
+            data, smoothness = self.cost(control, mismatch, turn)
+            adam.step(adam.gradients(data + smoothness))
             terms.append(torch.stack([data, smoothness]).detach())
             on_step()
             if not guard.fine(data + smoothness):
                 break
-        with torch.no_grad():
-            history = torch.stack(terms)[: guard.good - done]
-            return self.velocity(control), history
+        control.requires_grad_(requires_grad=False)
+        return torch.stack(terms)[: guard.good - done]

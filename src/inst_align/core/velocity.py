@@ -1,8 +1,8 @@
 """Smooth invertible maps on a grid: stationary velocity fields made of cubic B-splines, and what bending them costs.
 
 A map is ``exp(v)``, the flow of a velocity field v for one unit of time, so that ``exp(-v)`` is its inverse and neither
-folds as long as v is smooth (Arsigny et al., MICCAI 2006; Ashburner, NeuroImage 38, 2007). Fields have shape (2, H, W),
-component 0 along x, in the units of the grid.
+folds as long as v is smooth (Arsigny et al., MICCAI 2006; Ashburner, NeuroImage 38, 2007). Fields have shape
+(..., 2, H, W), component 0 along x, in the units of the grid; several of them are worked on at once.
 """
 
 from __future__ import annotations
@@ -10,34 +10,40 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from inst_align.core.raster import grid_sample
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from inst_align.core.raster import Grid
 
 SQUARINGS = 5
 
 
 class ControlLattice:
-    """Uniform cubic B-spline control points over a grid: velocity at the grid's points = ``basis_y @ c @ basis_x.T``.
+    """Uniform cubic B-spline control points: velocity at a grid's points = ``basis_y @ c @ basis_x.T``.
 
     Parameters
     ----------
     grid
         Where the velocity is wanted.
     spacing
-        Distance between control points.
+        Distance between control points, or a little less.
     device
         Where the bases live.
+    over
+        The grid whose extent the control points span; beyond it the velocity stays what it is on its border.
     """
 
-    def __init__(self, grid: Grid, spacing: float, device: torch.device) -> None:
-        self.basis_y = _basis(grid.height, grid.pixel, spacing, device)
-        self.basis_x = _basis(grid.width, grid.pixel, spacing, device)
+    def __init__(self, grid: Grid, spacing: float, device: torch.device, *, over: Grid | None = None) -> None:
+        span = over or grid
+        self.basis_x, self.basis_y = (
+            _basis(start + grid.pixel * np.arange(n), first, span.pixel * (m - 1), spacing).to(device)
+            for start, n, first, m in zip(
+                grid.origin, (grid.width, grid.height), span.origin, (span.width, span.height), strict=True
+            )
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,15 +60,15 @@ class ControlLattice:
         return left @ velocity @ right.T
 
 
-def _basis(n_points: int, pixel: float, spacing: float, device: torch.device) -> torch.Tensor:
-    """Values of the cubic B-splines at the points of one axis, shape (n_points, n_control)."""
-    n_intervals = max(1, math.ceil(pixel * (n_points - 1) / spacing))
-    position = torch.linspace(0, n_intervals, n_points, dtype=torch.float64)
+def _basis(at: np.ndarray, first: float, extent: float, spacing: float) -> torch.Tensor:
+    """Values at places (n,) of the cubic B-splines over ``[first, first + extent]``, shape (n, n_control)."""
+    n_intervals = max(1, math.ceil(extent / spacing))
+    position = torch.as_tensor(np.clip((at - first) / extent, 0, 1) * n_intervals)
     knots = torch.arange(-1, n_intervals + 2, dtype=torch.float64)
     t = (position[:, None] - knots).abs()
     near = 2 / 3 - t**2 + t**3 / 2
     far = (2 - t).clamp_min(0) ** 3 / 6
-    return torch.where(t < 1, near, far).float().to(device)
+    return torch.where(t < 1, near, far).float()
 
 
 def fade(points: torch.Tensor, tissue: np.ndarray, margin: float) -> torch.Tensor:
@@ -80,31 +86,32 @@ class Flow:
     """Scaling and squaring on one grid."""
 
     def __init__(self, grid: Grid, device: torch.device) -> None:
-        self.points = grid.normalize(grid.points(device))
+        self.points = grid.normalize(grid.points(device)).movedim(-1, 0).contiguous()
         size = torch.tensor([grid.width - 1, grid.height - 1], device=device, dtype=torch.float32)
-        self._scale = 2 / (grid.pixel * size)
+        self._scale = (2 / (grid.pixel * size))[:, None, None]
 
     def at(self, displacement: torch.Tensor) -> torch.Tensor:
-        """Where the grid's points go, (1, H, W, 2), in the convention of ``grid_sample``."""
-        return (self.points + displacement.permute(1, 2, 0) * self._scale)[None]
+        """Where the grid's points go, (..., H, W, 2), in the convention of ``grid_sample``."""
+        return (self.points + displacement * self._scale).movedim(-3, -1)
 
     def exp(self, velocity: torch.Tensor, squarings: int = SQUARINGS) -> torch.Tensor:
-        """Displacement (2, H, W) of ``exp(velocity)``, by composing small steps with themselves."""
-        displacement = velocity / 2**squarings
+        """Displacement (..., 2, H, W) of ``exp(velocity)``, by composing small steps with themselves."""
+        displacement = (velocity / 2**squarings).reshape(-1, *velocity.shape[-3:])
         for _ in range(squarings):
-            moved = grid_sample(displacement[None], self.at(displacement))
-            displacement = displacement + moved[0]
-        return displacement
+            moved = grid_sample(displacement, self.at(displacement))
+            displacement = displacement + moved
+        return displacement.reshape(velocity.shape)
 
 
 def singular_values(displacement: torch.Tensor, pixel: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Singular values of the Jacobian of ``x + displacement`` by forward differences, shapes (H - 1, W - 1).
+    """Singular values of the Jacobian of ``x + displacement`` by forward differences, shapes (..., H - 1, W - 1).
 
     Closed form for 2 x 2 matrices; the smaller one carries the sign of the determinant, so that it is negative in folds.
     """
-    along_x = (displacement[:, :-1, 1:] - displacement[:, :-1, :-1]) / pixel
-    along_y = (displacement[:, 1:, :-1] - displacement[:, :-1, :-1]) / pixel
-    j11, j21, j12, j22 = 1 + along_x[0], along_x[1], along_y[0], 1 + along_y[1]
+    along_x = (displacement[..., :-1, 1:] - displacement[..., :-1, :-1]) / pixel
+    along_y = (displacement[..., 1:, :-1] - displacement[..., :-1, :-1]) / pixel
+    (j11, j21), (j12, j22) = along_x.unbind(-3), along_y.unbind(-3)
+    j11, j22 = 1 + j11, 1 + j22
     turn = ((j11 + j22).square() + (j21 - j12).square() + 1e-12).sqrt() / 2
     stretch = ((j11 - j22).square() + (j21 + j12).square() + 1e-12).sqrt() / 2
     return turn + stretch, turn - stretch
@@ -113,13 +120,14 @@ def singular_values(displacement: torch.Tensor, pixel: float) -> tuple[torch.Ten
 def strain_energy(displacement: torch.Tensor, pixel: float, where: torch.Tensor) -> torch.Tensor:
     """Mean of ``log(s1)^2 + log(s2)^2`` over ``where`` (H, W), and a steep wall before folds, ``relu(0.1 - det J)^2``.
 
-    The same cost for growing by a factor as for shrinking by it (Park et al., Nerfies, ICCV 2021, elastic energy).
+    The same cost for growing by a factor as for shrinking by it (Park et al., Nerfies, ICCV 2021, elastic energy). Of
+    several displacements the mean.
     """
     large, small = singular_values(displacement, pixel)
     weight = where[:-1, :-1]
     energy = large.log().square() + small.clamp_min(1e-3).log().square()
     wall = (0.1 - large * small).clamp_min(0).square()
-    return (energy * weight).sum() / weight.sum() + 100 * wall.mean()
+    return (energy * weight).sum(dim=(-2, -1)).mean() / weight.sum() + 100 * wall.mean()
 
 
 def bending_energy(velocity: torch.Tensor, pixel: float, where: torch.Tensor) -> torch.Tensor:

@@ -143,11 +143,11 @@ def align_pair(
         ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` then, before Python starts. The CPU needs none of this.
     checkpoint
         Name of a folder for the state of the fit, so that the same call takes up where another was killed: after the
-        pose, the trial, each level of the registration and each tenth of the field's steps. On a CPU the result has the
-        bits that it would have had, if torch has as many threads. When the fit has ended the folder is marked as done:
-        the same call finds its outcome again, and another one may take the folder. With ``rng=None`` a seed is
-        drawn once and kept there. The folder holds a few MB; delete it when you like. Sections of fewer than 50 cells
-        need none.
+        pose, the trial, each level of the registration, or each tenth of a phase of the paper's preset. On a CPU the
+        result has the bits that it would have had, if torch has as many threads. When the fit has ended the folder is
+        marked as done: the same call finds its outcome again, and another one may take the folder. With ``rng=None`` a
+        seed is drawn once and kept there. The folder is small; delete it when you like. Sections of fewer than 50
+        cells need none.
     progress
         Whether to show a progress bar.
     copy
@@ -296,7 +296,7 @@ def fit_sections(
             result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", landmarks=marks, **arguments)
             result.report["verdict"] = "untested"
         else:
-            if field:
+            if preset == "paper":
                 warn_of_negative(pair)
             decisive |= {"preset": preset, "accept": accept, "config": config, "deterministic": deterministic}
             kept = keeping(folder, sections, landmarks=marks, rng=randomness, seed=seed, parameters=decisive)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from inst_align._random import RNGLike, SeedLike
-    from inst_align.core.canonical import What
     from inst_align.core.transforms import Affine, Compose
 
 logger = logging.getLogger("inst_align")
@@ -165,18 +164,17 @@ def _placed(xy: np.ndarray, transform: Affine | Compose) -> np.ndarray:
 
 def _evaluate(packed: dict[str, Any], xy_ref: np.ndarray, xy_aligned: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     """Return the embedding of both sections, NaN where a cell has no place, and what of the field it is."""
-    from inst_align.core.canonical import CanonicalField
+    from inst_align.core.canonical import unpack_field
 
-    field = CanonicalField.unpack(packed)
-    what: What = "latent" if field.features is None else "features"
+    field = unpack_field(packed)
 
     def embed(xy: np.ndarray) -> np.ndarray:
         known = np.isfinite(xy[:, 0])
-        z = field.predict(xy[known], what)
+        z = field.predict(xy[known], field.embedding)
         if known.all():
             return z
         result = np.full((len(xy), z.shape[1]), np.nan, dtype=z.dtype)
         result[known] = z
         return result
 
-    return embed(xy_ref), embed(xy_aligned), what
+    return embed(xy_ref), embed(xy_aligned), field.embedding
