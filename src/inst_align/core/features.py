@@ -151,7 +151,8 @@ def joint_features(
         scores = [s.matmul(axes) for s in sections]
     total = torch.stack([s.square().sum(dim=1).mean() for s in scores]).mean().clamp_min(1e-12)
     ref_scores, src_scores = (s / total.sqrt() for s in scores)
-    means = neighbour_mean(ref.xy, ref_scores, n_neighbors), neighbour_mean(src.xy, src_scores, n_neighbors)
+    both = (ref, ref_scores), (src, src_scores)
+    means = [neighbour_mean(section.unit_xy, values, n_neighbors) for section, values in both]
     return means[0].to(home), means[1].to(home)
 
 

@@ -197,14 +197,14 @@ def find_pose(
     """Return the pose as a map from the source's to the reference's user frame, and what there is to say about it."""
     frame_ref = UnitFrame.of(pair.ref.xy)
     frame_src = UnitFrame.of(pair.src.xy, scale=frame_ref.scale)
-    xy_ref, xy_src = frame_ref.to_unit(pair.ref.xy), frame_src.to_unit(pair.src.xy)
+    xy_ref, xy_src = frame_ref.rounded(pair.ref.xy), frame_src.rounded(pair.src.xy)
     if method == "icp":
         features = pair.features_ref.cpu().numpy(), pair.features_src.cpu().numpy()
         icp = adaptive_icp(xy_ref, xy_src, *features, allow_reflection=allow_reflection)
         unit_matrix, found = icp.matrix, {"pose_score": icp.score, "pose_rmse": icp.rmse * frame_ref.scale}
     else:
         shared = pair.features_ref, pair.features_src
-        marks = landmarks and landmarks.mapped(frame_ref.to_unit, frame_src.to_unit)
+        marks = landmarks and landmarks.mapped(frame_ref.rounded, frame_src.rounded)
         result = search_pose(xy_ref, xy_src, *shared, PoseConfig(allow_reflection=allow_reflection), marks)
         unit_matrix = result.best.matrix
         runner_up = result.runner_up.score if result.runner_up else -1.0
@@ -289,8 +289,8 @@ def fit_pair(
                 generator=generator,
                 stops=clock.stops,
             )
-        marks = landmarks and landmarks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
-        xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+        marks = landmarks and landmarks.mapped(frame.rounded, lambda xy: frame.rounded(affine(xy)))
+        xy = frame.rounded(pair.ref.xy), frame.rounded(affine(pair.src.xy))
         features = pair.features_ref, pair.features_src
         found: Registration | None = None
         if bends:
@@ -359,12 +359,12 @@ def _judge(
     report: dict[str, Any] = {}
     marks = landmarks if landmarks is not None and landmarks.weight > 0 else None
     if searched and marks is None:  # landmarks say where the source belongs
-        stored = frame.to_unit(pair.ref.xy), frame.to_unit(pair.src.xy)
+        stored = frame.rounded(pair.ref.xy), frame.rounded(pair.src.xy)
         if stays(halves.moving(stored, _in_frame(affine, frame))):
             affine = Affine(np.eye(3))
             report = {"pose_method": "stored", "angle": 0.0, "mirrored": False}
-    posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
-    in_frame = marks and marks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
+    posed = frame.rounded(pair.ref.xy), frame.rounded(affine(pair.src.xy))
+    in_frame = marks and marks.mapped(frame.rounded, lambda xy: frame.rounded(affine(xy)))
     found = halves.bending(posed, config.registration.trial(), in_frame)
     called_for = marks is not None and marks.ask_for_bending(affine, pair.ref.spacing)
     if marks is not None:

@@ -60,7 +60,7 @@ def fit_pair_paper(
                 stops=clock.stops,
             )
         frame = UnitFrame.of(pair.ref.xy)
-        xy_ref, posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+        xy_ref, posed = frame.rounded(pair.ref.xy), frame.rounded(affine(pair.src.xy))
 
         def on_epoch(step: Step) -> None:
             clock.step(step.stage)

@@ -50,20 +50,28 @@ class Section:
         """Median distance from a cell to its nearest other position, in the user's units: the unit of every error."""
         return median_spacing(self.xy)
 
-    def canonical_order(self) -> np.ndarray:
-        """Permutation, shape ``(n,)``, that sorts the cells by coordinates and, where those tie, by expression.
+    @cached_property
+    def unit_xy(self) -> np.ndarray:
+        """Coordinates in the section's own unit frame, shape ``(n, 2)``, rounded as :meth:`UnitFrame.rounded` does."""
+        return UnitFrame.of(self.xy).rounded(self.xy)
 
-        Everything random or order-dependent happens after this, so that the order of a user's rows does not matter.
+    def canonical_order(self) -> np.ndarray:
+        """Permutation, shape ``(n,)``, that sorts the cells by unit coordinates and, where those tie, by expression.
+
+        Everything random or order-dependent happens after this, so that neither the order of a user's rows matters nor
+        how the section lies in the user's frame.
         """
         total = np.asarray(self.expression.sum(axis=1)).ravel()
         weighted = np.asarray(self.expression @ np.arange(1, self.expression.shape[1] + 1)).ravel()
-        return np.lexsort((weighted, total, self.xy[:, 1], self.xy[:, 0]))
+        return np.lexsort((weighted, total, *self.unit_xy.T[::-1]))
 
     def take(self, index: np.ndarray) -> Section:
         """Return the section made of the given rows (positions or a mask), in that order."""
         return replace(self, xy=self.xy[index], expression=self.expression[index])
 
 
+STEP = 2.0**-20
+"""To which unit coordinates are rounded: far less than any distance between cells, far more than errors of rounding."""
 SYMMETRIC = 1e-6
 """Relative difference of variances, and skewness, below which a section's outline has no axes or signs of its own."""
 
@@ -120,6 +128,14 @@ class UnitFrame:
     def to_unit(self, xy: np.ndarray) -> np.ndarray:
         """Map ``(n, 2)`` user coordinates to unit coordinates."""
         return (xy - self.center) @ self.rotation.T / self.scale
+
+    def rounded(self, xy: np.ndarray) -> np.ndarray:
+        """:meth:`to_unit`, rounded to multiples of ``STEP``, for coordinates that a fit goes by.
+
+        Unit coordinates of a section that was shifted, resized or turned differ in their last digits. A descent makes
+        of such differences others that can be seen; rounded, they are the same numbers.
+        """
+        return np.rint(self.to_unit(xy) / STEP) * STEP
 
     def to_user(self, xy: np.ndarray) -> np.ndarray:
         """Map ``(n, 2)`` unit coordinates to user coordinates."""
