@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from inst_align.core.features import Standardized, joint_axes, joint_features, neighbour_mean
+from inst_align.core.features import NeighbourMean, SharedFeatures, Standardized, joint_axes
 from inst_align.core.section import Section
 
 CPU = torch.device("cpu")
@@ -58,8 +59,14 @@ def gram(features: tuple[torch.Tensor, torch.Tensor]) -> np.ndarray:
 
 
 def features(ref: Section, src: Section, **changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    arguments: dict[str, Any] = {"n_components": 10, "n_neighbors": 5, "generator": generator(), "device": CPU}
-    return joint_features(ref, src, **(arguments | changes))
+    arguments: dict[str, Any] = {"n_components": 10, "n_neighbors": 5, "device": CPU} | changes
+    chosen = arguments.pop("generator", None) or generator()
+    genes = arguments.pop("genes", None)
+    return SharedFeatures.of_pair(ref, src, **arguments).of(chosen, genes)
+
+
+def neighbour_mean(xy: np.ndarray, values: torch.Tensor, n_neighbors: int) -> torch.Tensor:
+    return NeighbourMean(xy, n_neighbors, CPU)(values)
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix, sparse.csr_array])
@@ -160,6 +167,27 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     ref, src = tissue(100, 0), tissue(90, 1)
     one, two = features(ref, src), features(ref, src)
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix])
+def test_features_of_some_genes_are_those_of_sections_without_the_others(container: Any) -> None:
+    some = np.array([0, 3, 4, 5, 9, 12, 20, 21, 30, 39])
+    pair = [tissue(n, seed) for n, seed in ((100, 0), (90, 1))]
+    whole = [replace(section, expression=container(section.expression)) for section in pair]
+    alone = [replace(section, expression=container(section.expression[:, some])) for section in pair]
+    found = features(*whole, n_components=4, genes=some)
+    np.testing.assert_allclose(gram(found), gram(features(*alone, n_components=4)), atol=2e-3)
+
+
+def test_columns_of_a_representation_can_be_chosen() -> None:
+    rng = np.random.default_rng(0)
+    pair = [
+        Section(xy=rng.normal(size=(30, 2)), expression=rng.normal(size=(30, 6)).astype("f4"), is_rep=True)
+        for _ in range(2)
+    ]
+    alone = [replace(section, expression=section.expression[:, [1, 4]]) for section in pair]
+    for one, other in zip(features(*pair, genes=np.array([1, 4])), features(*alone), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_the_mean_over_neighbours_is_that_of_a_plain_loop() -> None:

@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 
 from inst_align.core.acceptance import MIN_GENES, Halves, stays
+from inst_align.core.features import SharedFeatures
 from inst_align.core.heldout import HeldOut
 from inst_align.core.registration import Level, RegistrationConfig
 from inst_align.core.section import Section
@@ -47,13 +48,8 @@ def halves(ref: np.ndarray, src: np.ndarray, seed: int, *, genes: int = 40) -> H
         Section(xy=xy, expression=counts(xy, 10 * seed + i)[:, :genes], name=name)
         for i, (xy, name) in enumerate(((ref, "reference"), (src, "source")))
     ]
-    return Halves.of(
-        *parts,
-        n_components=15,
-        n_neighbors=5,
-        generator=torch.Generator().manual_seed(seed),
-        device=torch.device("cpu"),
-    )
+    shared = SharedFeatures.of_pair(*parts, n_components=15, n_neighbors=5, device=torch.device("cpu"))
+    return Halves.of(shared, torch.Generator().manual_seed(seed))
 
 
 def judged(displace: Callable[[np.ndarray], np.ndarray], seed: int) -> HeldOut:

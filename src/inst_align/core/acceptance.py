@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from inst_align.core.features import joint_features
 from inst_align.core.heldout import HeldOut, bending_gain, compare
 from inst_align.core.transforms import Affine
 
 if TYPE_CHECKING:
+    from inst_align.core.features import SharedFeatures
     from inst_align.core.heldout import Features
     from inst_align.core.landmarks import Landmarks
     from inst_align.core.registration_config import RegistrationConfig
-    from inst_align.core.section import Section
 
 MIN_GENES = 8
 """With fewer, halves say too little and nothing is tried."""
@@ -33,33 +32,13 @@ class Halves:
     features: tuple[Features, Features]
 
     @classmethod
-    def of(
-        cls,
-        ref: Section,
-        src: Section,
-        *,
-        n_components: int,
-        n_neighbors: int,
-        generator: torch.Generator,
-        device: torch.device,
-    ) -> Halves | None:
-        """Split the genes at random; ``None`` if there are fewer than ``MIN_GENES``.
-
-        Of a representation given by the user, columns take the place of genes. For the arguments see
-        :func:`inst_align.core.features.joint_features`.
-        """
-        n_genes = ref.expression.shape[1]
-        if n_genes < MIN_GENES:
+    def of(cls, shared: SharedFeatures, generator: torch.Generator) -> Halves | None:
+        """Split the genes at random, or the columns of a representation; ``None`` if there are fewer than ``MIN_GENES``."""
+        if shared.n_genes < MIN_GENES:
             return None
-        order = torch.randperm(n_genes, generator=generator).numpy()
-
-        def features(genes: np.ndarray) -> Features:
-            parts = (replace(section, expression=section.expression[:, np.sort(genes)]) for section in (ref, src))
-            return joint_features(
-                *parts, n_components=n_components, n_neighbors=n_neighbors, generator=generator, device=device
-            )
-
-        return cls(features=(features(order[: n_genes // 2]), features(order[n_genes // 2 :])))
+        order = torch.randperm(shared.n_genes, generator=generator).numpy()
+        one, other = np.split(order, [shared.n_genes // 2])
+        return cls(features=(shared.of(generator, np.sort(one)), shared.of(generator, np.sort(other))))
 
     def bending(
         self, xy: tuple[np.ndarray, np.ndarray], config: RegistrationConfig, landmarks: Landmarks | None = None

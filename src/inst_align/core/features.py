@@ -8,6 +8,8 @@ channels comparable; averaging over neighbours trades a little sharpness for a l
 from __future__ import annotations
 
 import warnings
+from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from inst_align.core.section import Section
 
+ROWS_AT_ONCE = 1 << 16
 POWER_ITERATIONS = 2
 OVERSAMPLING = 10
 MODERATE = 40
@@ -30,7 +33,8 @@ MOST_TIES = 8
 class Standardized:
     """A section's expression with every gene at mean 0 and standard deviation 1, without storing that dense matrix.
 
-    Only products are standardised: ``z = (x - mean) / sd``, so ``z @ v = x @ (v / sd) - mean @ (v / sd)``.
+    Only products are standardised: ``z = (x - mean) / sd``, so ``z @ v = x @ (v / sd) - mean @ (v / sd)``. On the CPU
+    the values are not copied.
     """
 
     def __init__(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
@@ -41,9 +45,29 @@ class Standardized:
         varies = variance > 1e-8 * mean**2
         inverse_sd = np.zeros_like(mean)
         inverse_sd[varies] = variance[varies] ** -0.5
-        self._x, self._xt = _to_torch(expression, device), _to_torch(expression.T, device)
+        self._x = _to_torch(expression, device)
+        self._xt: sparse.csc_matrix | sparse.csc_array | torch.Tensor
+        if isinstance(expression, np.ndarray):
+            self._xt = self._x.T
+        elif device.type == "cpu":  # scipy multiplies by the transposed matrix without sorting it by genes first
+            self._xt = expression.T.astype(np.float32, copy=False)
+        else:
+            self._xt = _to_torch(expression.T, device)
         self._mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
         self._inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
+
+    def of_genes(self, genes: np.ndarray) -> Standardized:
+        """Return the section as if nothing but some genes (indices) had been measured; it shares all memory."""
+        some = copy(self)
+        chosen = torch.zeros_like(self._inverse_sd)
+        chosen[torch.as_tensor(genes, device=chosen.device)] = 1
+        some._inverse_sd = self._inverse_sd * chosen
+        return some
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes that vary."""
+        return int((self._inverse_sd > 0).sum())
 
     def matmul(self, v: torch.Tensor) -> torch.Tensor:
         """Return ``z @ v``, shape (n, k), for ``v`` of shape (g, k)."""
@@ -52,15 +76,18 @@ class Standardized:
 
     def rmatmul(self, u: torch.Tensor) -> torch.Tensor:
         """Return ``z.T @ u``, shape (g, k), for ``u`` of shape (n, k)."""
-        return (self._xt @ u - self._mean[:, None] * u.sum(dim=0)) * self._inverse_sd[:, None]
+        product = self._xt @ u if isinstance(self._xt, torch.Tensor) else torch.as_tensor(self._xt @ u.numpy())
+        return (product - self._mean[:, None] * u.sum(dim=0)) * self._inverse_sd[:, None]
 
 
 def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and mean square of every gene, added up in float64 (the sparse ``mean`` adds up in the matrix's own type)."""
-    if isinstance(x, np.ndarray):
-        return x.mean(axis=0, dtype=np.float64), np.einsum("ng,ng->g", x, x, dtype=np.float64) / len(x)
-    values = x.data.astype(np.float64)
-    sums = [np.bincount(x.indices, weights=weights, minlength=x.shape[1]) for weights in (values, values**2)]
+    """Mean and mean square of every gene, added up in float64, a block of cells at a time."""
+    sums = np.zeros((2, x.shape[1]))
+    for start in range(0, x.shape[0], ROWS_AT_ONCE):
+        block = x[start : start + ROWS_AT_ONCE].astype(np.float64)
+        ones = np.ones(block.shape[0])
+        sums[0] += ones @ block
+        sums[1] += ones @ (block**2 if isinstance(block, np.ndarray) else block.power(2))
     return sums[0] / x.shape[0], sums[1] / x.shape[0]
 
 
@@ -71,9 +98,9 @@ def _to_torch(x: sparse.spmatrix | np.ndarray, device: torch.device) -> torch.Te
     with warnings.catch_warnings():  # torch announces on first use that its CSR support may still change
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(
-            torch.as_tensor(csr.indptr.astype(np.int64)),
-            torch.as_tensor(csr.indices.astype(np.int64)),
-            torch.as_tensor(csr.data.astype(np.float32)),
+            torch.as_tensor(csr.indptr),
+            torch.as_tensor(csr.indices),
+            torch.as_tensor(csr.data.astype(np.float32, copy=False)),
             size=csr.shape,
             device=device,
             check_invariants=False,
@@ -90,10 +117,10 @@ def joint_axes(sections: list[Standardized], n_components: int, generator: torch
     Loadings, shape (g, n_components), orthonormal columns, by decreasing variance.
     """
     device = sections[0]._mean.device
-    n_genes = sections[0].shape[1]
+    n_genes = max(section.n_genes for section in sections)
     n_components = min(n_components, n_genes, sum(s.shape[0] for s in sections) - 1)
     rank = min(n_components + OVERSAMPLING, n_genes)
-    axes = torch.randn(n_genes, rank, generator=generator, device=generator.device).to(device)
+    axes = torch.randn(sections[0].shape[1], rank, generator=generator, device=generator.device).to(device)
     for _ in range(POWER_ITERATIONS + 1):
         axes, _ = torch.linalg.qr(_covariance_product(sections, axes))
     small = axes.T @ _covariance_product(sections, axes)
@@ -105,61 +132,113 @@ def _covariance_product(sections: list[Standardized], v: torch.Tensor) -> torch.
     return torch.stack([s.rmatmul(s.matmul(v)) / s.shape[0] for s in sections]).sum(dim=0)
 
 
-def neighbour_mean(xy: np.ndarray, values: torch.Tensor, n_neighbors: int) -> torch.Tensor:
-    """Mean of ``values`` (n, k) over each cell's ``n_neighbors`` nearest cells in ``xy`` (n, 2), itself among them.
+class NeighbourMean:
+    """The mean over each cell's ``n_neighbors`` nearest cells in ``xy`` (n, 2), itself among them.
 
     Cells that are as near as the last of these count too.
     """
-    n_neighbors = min(n_neighbors, len(xy))
-    if n_neighbors < 2:
-        return values
-    distance, index = cKDTree(xy).query(xy, k=min(len(xy), n_neighbors + MOST_TIES))
-    # On a lattice several cells are equally near; all of them count, since only rounding could choose among them.
-    near = distance <= distance[:, n_neighbors - 1 : n_neighbors] * (1 + 1e-6)
-    weights = torch.as_tensor(near / near.sum(axis=1, keepdims=True), dtype=values.dtype, device=values.device)
-    neighbours = torch.as_tensor(index, device=values.device)
-    mean = torch.zeros_like(values)
-    for column, weight in zip(neighbours.T, weights.T, strict=True):  # no (n, n_neighbors, k) array
-        mean += values[column] * weight[:, None]
-    return mean
+
+    def __init__(self, xy: np.ndarray, n_neighbors: int, device: torch.device) -> None:
+        self._index: torch.Tensor | None = None
+        n_neighbors = min(n_neighbors, len(xy))
+        if n_neighbors < 2:
+            return
+        distance, index = cKDTree(xy).query(xy, k=min(len(xy), n_neighbors + MOST_TIES))
+        # On a lattice several cells are equally near; all of them count, since only rounding could choose among them.
+        near = distance <= distance[:, n_neighbors - 1 : n_neighbors] * (1 + 1e-6)
+        most = int(near.sum(axis=1).max())  # the distances are sorted
+        weights = near[:, :most] / near.sum(axis=1, keepdims=True)
+        self._index = torch.as_tensor(np.ascontiguousarray(index[:, :most].T), device=device)
+        self._weights = torch.as_tensor(np.ascontiguousarray(weights.T), dtype=torch.float32, device=device)
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the means of values (n, k)."""
+        if self._index is None:
+            return values
+        mean = torch.zeros_like(values)
+        for index, weight in zip(self._index, self._weights, strict=True):  # no (n, n_neighbors, k) array
+            mean.addcmul_(values[index], weight[:, None])
+        return mean
 
 
-def joint_features(
-    ref: Section,
-    src: Section,
-    *,
-    n_components: int = 30,
-    n_neighbors: int = 5,
-    generator: torch.Generator,
-    device: torch.device,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the shared features of both sections, float32 on ``device``, shapes (n_ref, k) and (n_src, k).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedFeatures:
+    """Features of both sections of a pair, from all of its genes or from some.
 
-    Channels are ordered by variance and scaled together, so that all of them add up to a variance of 1; their relative
-    sizes, which tell signal from noise, are kept. A user's own representation (``Section.is_rep``) is centred and scaled
-    as a whole, but neither standardised nor projected.
+    Parameters
+    ----------
+    sections
+        Expression of the reference and the source; or a user's own representation, each column at mean 0, (n, d).
+    means
+        Of each section's cells over their neighbours.
+    n_components
+        Most channels.
+    device
+        Where the features are wanted.
     """
-    home = device
-    if torch.are_deterministic_algorithms_enabled():
-        device = torch.device("cpu")  # the sparse products of CUDA promise no order
-    if ref.is_rep:
-        raw = [torch.as_tensor(values, device=device) for values in _of_moderate_size(ref.expression, src.expression)]
-        scores = [values - values.mean(dim=0) for values in raw]
-    else:
-        sections = [Standardized(s.expression, device) for s in (ref, src)]
-        axes = joint_axes(sections, n_components, generator)
-        scores = [s.matmul(axes) for s in sections]
-    total = torch.stack([s.square().sum(dim=1).mean() for s in scores]).mean().clamp_min(1e-12)
-    ref_scores, src_scores = (s / total.sqrt() for s in scores)
-    both = (ref, ref_scores), (src, src_scores)
-    means = [neighbour_mean(section.unit_xy, values, n_neighbors) for section, values in both]
-    return means[0].to(home), means[1].to(home)
+
+    sections: tuple[Standardized | torch.Tensor, Standardized | torch.Tensor]
+    means: tuple[NeighbourMean, NeighbourMean]
+    n_components: int
+    device: torch.device
+
+    @classmethod
+    def of_pair(
+        cls, ref: Section, src: Section, *, n_components: int, n_neighbors: int, device: torch.device
+    ) -> SharedFeatures:
+        """Take the sections as they are; nothing is computed of their expression but its moments."""
+        home = device
+        if torch.are_deterministic_algorithms_enabled():
+            device = torch.device("cpu")  # the sparse products of CUDA promise no order
+        sections: list[Standardized | torch.Tensor]
+        if ref.is_rep:
+            sections = [_centred(values, device) for values in _of_moderate_size(ref.expression, src.expression)]
+        else:
+            sections = [Standardized(section.expression, device) for section in (ref, src)]
+        means = [NeighbourMean(section.unit_xy, n_neighbors, device) for section in (ref, src)]
+        return cls(
+            sections=(sections[0], sections[1]), means=(means[0], means[1]), n_components=n_components, device=home
+        )
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes, or of columns."""
+        return int(self.sections[0].shape[1])
+
+    def of(self, generator: torch.Generator, genes: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the shared features of both sections, float32, shapes (n_ref, k) and (n_src, k).
+
+        Channels are ordered by variance and scaled together, so that all of them add up to a variance of 1; their
+        relative sizes, which tell signal from noise, are kept. A user's own representation (``Section.is_rep``) is
+        centred and scaled as a whole, but neither standardised nor projected.
+
+        Parameters
+        ----------
+        generator
+            Of the projection.
+        genes
+            Indices of the genes, or columns, to go by; ``None`` for all.
+        """
+        chosen = np.arange(self.n_genes) if genes is None else genes
+        scores = [section[:, chosen] for section in self.sections if isinstance(section, torch.Tensor)]
+        if not scores:
+            measured = [section.of_genes(chosen) for section in self.sections if isinstance(section, Standardized)]
+            axes = joint_axes(measured, self.n_components, generator)
+            scores = [section.matmul(axes) for section in measured]
+        total = torch.stack([s.square().sum(dim=1).mean() for s in scores]).mean().clamp_min(1e-12)
+        one, other = (mean(s / total.sqrt()).to(self.device) for mean, s in zip(self.means, scores, strict=True))
+        return one, other
+
+
+def _centred(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    raw = torch.as_tensor(np.asarray(values, dtype=np.float32), device=device)
+    return raw - raw.mean(dim=0)
 
 
 def _not_extreme(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> sparse.csr_matrix | np.ndarray:
     """Return expression of which sums of squares stay within float32; standardising takes the factor out again."""
     values = x if isinstance(x, np.ndarray) else x.data
-    if abs(np.frexp(np.abs(values).max(initial=0))[1]) <= MODERATE:
+    if abs(np.frexp(max(values.max(initial=0), -values.min(initial=0)))[1]) <= MODERATE:
         return x
     [scaled] = _of_moderate_size(values)
     if isinstance(x, np.ndarray):

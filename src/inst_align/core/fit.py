@@ -14,7 +14,7 @@ from inst_align.core.acceptance import Halves, stays
 from inst_align.core.alignment import Alignment, Callback, Step
 from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.export import TOLERANCE, user_displacement
-from inst_align.core.features import joint_features
+from inst_align.core.features import SharedFeatures
 from inst_align.core.fourier import FieldConfig, FourierField, fit_field
 from inst_align.core.guards import telling
 from inst_align.core.icp import adaptive_icp
@@ -97,6 +97,7 @@ class Prepared:
 
     ref: Section
     src: Section
+    shared: SharedFeatures
     features_ref: torch.Tensor
     features_src: torch.Tensor
 
@@ -113,15 +114,9 @@ class Prepared:
     ) -> Prepared:
         """Sort the cells of both sections and compute their features on ``device``."""
         ref, src = (section.take(section.canonical_order()) for section in (ref, src))
-        features = joint_features(
-            ref,
-            src,
-            n_components=n_components,
-            n_neighbors=n_neighbors,
-            generator=generator,
-            device=device,
-        )
-        return cls(ref=ref, src=src, features_ref=features[0], features_src=features[1])
+        shared = SharedFeatures.of_pair(ref, src, n_components=n_components, n_neighbors=n_neighbors, device=device)
+        features_ref, features_src = shared.of(generator)
+        return cls(ref=ref, src=src, shared=shared, features_ref=features_ref, features_src=features_src)
 
 
 class Clock:
@@ -345,14 +340,7 @@ def _judge(
     """Decide what moves: returns the pose, whether to bend the source, and what there is to say about it."""
     halves = None
     if accept == "auto":
-        halves = Halves.of(
-            pair.ref,
-            pair.src,
-            n_components=config.n_components,
-            n_neighbors=config.n_neighbors,
-            generator=generator,
-            device=pair.features_ref.device,
-        )
+        halves = Halves.of(pair.shared, generator)
     if halves is None:
         return affine, accept != "rigid", {"verdict": UNTESTED}
     frame = UnitFrame.of(pair.ref.xy)

@@ -16,13 +16,14 @@ import torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TypeAlias
 
     from numpy.typing import ArrayLike
     from scipy.sparse import csr_array, csr_matrix
 
     from inst_align.core.canonical import What
 
-    Expression = csr_matrix | csr_array | np.ndarray
+    Expression: TypeAlias = csr_matrix | csr_array | np.ndarray
 
 CHUNK = 1 << 15
 """Places that are evaluated at a time."""
@@ -203,7 +204,7 @@ def _read_out(inputs: torch.Tensor, wanted: torch.Tensor, ridge: float) -> torch
 def _genes_read_out(features: list[np.ndarray], expression: list[Expression]) -> np.ndarray:
     """Least squares of genes on features (n, k) of both sections, shape (k + 1, g); the expression stays sparse."""
     inputs = [np.column_stack([np.ones(len(part), dtype=np.float32), part]).astype(np.float64) for part in features]
-    gram = sum(part.T @ part for part in inputs)
-    product = sum(np.asarray((genes.T @ part).T) for genes, part in zip(expression, inputs))
+    gram = np.sum([part.T @ part for part in inputs], axis=0)
+    product = np.sum([np.asarray((genes.T @ part).T) for genes, part in zip(expression, inputs)], axis=0)
     ridge = GENE_RIDGE * np.trace(gram) / len(gram)
     return np.linalg.solve(gram + ridge * np.eye(len(gram)), product).astype(np.float32)

@@ -130,7 +130,7 @@ def search_pose(
     src = _Image.of(grid, xy_src, features_src[:, :N_CHANNELS], BLUR)
     marks = None if landmarks is None else PoseTerm.of(landmarks, features_ref.device)
 
-    fixed = MaskedNcc(ref.channels, ref.mask, src.mask.shape[1:])
+    fixed = MaskedNcc(ref.channels, ref.mask, (grid.height, grid.width))
     found: list[Candidate] = []
     starts: list[Candidate] = []
     for mirror in (False, True):

@@ -172,7 +172,8 @@ class _Problem:
         displacements = self.displacements(velocity)
         data = mismatch(self.move(displacements), turn)
         if self.pull is not None:
-            data = data + self.pull.cost(self.grid, *displacements, mismatch.correlation)
+            forward, backward = displacements
+            data = data + self.pull.cost(self.grid, forward, backward, mismatch.correlation)
         strain = strain_energy(displacements, self.grid.pixel, self.either)
         bending = bending_energy(velocity, self.grid.pixel, self.either)
         return data, self.config.strain * strain + self.config.bending * bending
@@ -196,5 +197,5 @@ class _Problem:
             on_step()
             if not guard.fine(data + smoothness):
                 break
-        control.requires_grad_(requires_grad=False)
+        control.requires_grad_(False)  # noqa: FBT003
         return torch.stack(terms)[: guard.good - done]
