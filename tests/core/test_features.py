@@ -163,6 +163,18 @@ def test_channels_are_sorted_by_variance_and_add_up_to_one() -> None:
     assert bool((torch.diff(variance[0] + variance[1]) < 0).all())
 
 
+def test_the_axes_of_a_large_section_come_from_some_of_its_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    basis = loadings()
+    sections = [Standardized(low_rank(n, seed, basis), CPU) for seed, n in enumerate((900, 700))]
+    whole = joint_axes(sections, 4, generator()).numpy()
+    monkeypatch.setattr("inst_align.core.features.AXES_CELLS", 300)
+    some = joint_axes(sections, 4, generator()).numpy()
+    assert not np.array_equal(whole, some)
+    assert np.linalg.svd(whole.T @ some)[1].min() > 0.99
+    assert sections[0].at_most(300).shape == (300, 60)
+    assert sections[0].at_most(900) is sections[0]
+
+
 def test_the_same_seed_gives_the_same_bits() -> None:
     ref, src = tissue(100, 0), tissue(90, 1)
     one, two = features(ref, src), features(ref, src)

@@ -49,9 +49,8 @@ def test_a_grid_around_points_holds_them_and_is_no_larger_than_it_has_to_be(marg
 def test_splatting_conserves_mass_values_and_the_centre_of_mass() -> None:
     xy = points_inside()
     values = torch.randn(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    sums, count = splat(GRID, xy, values)
+    sums, count = splat(GRID, xy, values), splat(GRID, xy, torch.ones_like(values[:, :1]))
     assert sums.shape == (3, 9, 14)
-    assert count.shape == (1, 9, 14)
     torch.testing.assert_close(sums.sum(dim=(1, 2)), values.sum(dim=0))
     assert count.sum().item() == pytest.approx(200)
     centre = (count[0, ..., None] * GRID.points(CPU, torch.float64)).sum(dim=(0, 1))
@@ -60,10 +59,9 @@ def test_splatting_conserves_mass_values_and_the_centre_of_mass() -> None:
 
 def test_a_cell_on_a_grid_point_stays_there_and_one_off_the_grid_is_left_out() -> None:
     xy = torch.tensor([[-1.0, 6.5], [100.0, 6.0], [-3.6, 6.0]], dtype=torch.float64)
-    sums, count = splat(GRID, xy, torch.tensor([[7.0], [1.0], [1.0]]))
+    sums = splat(GRID, xy, torch.tensor([[7.0], [1.0], [1.0]]))
     assert sums[0, 3, 4].item() == 7
     assert sums.sum().item() == 7
-    assert count.sum().item() == 1
 
 
 def test_splatting_and_sampling_are_adjoint() -> None:
@@ -71,7 +69,7 @@ def test_splatting_and_sampling_are_adjoint() -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(200, 2, dtype=torch.float64, generator=generator)
     image = torch.randn(2, 9, 14, dtype=torch.float64, generator=generator)
-    one = (splat(GRID, xy, values)[0] * image).sum()
+    one = (splat(GRID, xy, values) * image).sum()
     other = (values.T * sample(image, GRID, xy)).sum()
     torch.testing.assert_close(one, other)
 

@@ -278,3 +278,23 @@ def test_the_mismatch_is_least_where_sections_lie_on_each_other() -> None:
         return float(mismatch(lambda places: places + step, 0))
 
     assert cost(0.0) < min(cost(0.1), cost(-0.1)) < min(cost(0.3), cost(-0.3))
+
+
+def test_many_cells_are_gathered_on_the_finest_grid_without_a_difference_to_the_drawing() -> None:
+    grid = Grid(origin=(-2.0, -2.0), pixel=0.1, height=41, width=41)
+    coarse = Grid(origin=(-2.1, -2.05), pixel=0.3, height=15, width=15)
+    xy = np.random.default_rng(0).uniform(-1.2, 1.2, (20_000, 2))
+    values = torch.tensor(np.column_stack([np.sin(2 * xy[:, 0]), np.cos(3 * xy[:, 1])]), dtype=torch.float32)
+    cells = Cells.of(xy, values)
+    few = cells.gathered(grid)
+    assert len(few.xy) < 1000
+    for one, other in zip(cells.drawn(grid), few.drawn(grid), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+    direct, gathered = (Drawn.draw(coarse, each, 0.4) for each in (cells, few))
+    assert torch.equal(direct.tissue, gathered.tissue)
+    torch.testing.assert_close(direct.features, gathered.features, atol=0.02, rtol=0)
+
+
+def test_few_cells_are_left_as_they_are() -> None:
+    cells = Cells.of(np.random.default_rng(0).uniform(-1, 1, (100, 2)), torch.zeros(100, 1))
+    assert cells.gathered(Grid(origin=(-2.0, -2.0), pixel=0.1, height=41, width=41)) is cells

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from inst_align.core.threads import CELLS_PER_THREAD, CUBLAS, flushes_denormals, repeatable, torch_settings
+from inst_align.core.threads import (
+    CELLS_PER_THREAD,
+    CUBLAS,
+    flushes_denormals,
+    one_thread,
+    repeatable,
+    torch_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,3 +139,12 @@ def test_an_operation_without_a_deterministic_form_is_refused_by_name(monkeypatc
         raise RuntimeError(words)
     with pytest.raises(RuntimeError, match="broken"), repeatable(CUDA, deterministic=True):
         raise RuntimeError("broken")
+
+
+def test_rasters_get_one_thread_and_the_rest_is_put_back() -> None:
+    @one_thread()
+    def at_work() -> int:
+        return torch.get_num_threads()
+
+    assert at_work() == at_work() == 1
+    assert torch.get_num_threads() == 3

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from inst_align.core.section import Section
 
 ROWS_AT_ONCE = 1 << 16
+AXES_CELLS = 50_000
+"""The shared axes are found on no more cells of a section than this; all are projected on them."""
 POWER_ITERATIONS = 2
 OVERSAMPLING = 10
 MODERATE = 40
@@ -38,13 +40,18 @@ class Standardized:
     """
 
     def __init__(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
-        self.shape = expression.shape
         expression = _not_extreme(expression)
         mean, square = _moments(expression)
         variance = square - mean**2
         varies = variance > 1e-8 * mean**2
         inverse_sd = np.zeros_like(mean)
         inverse_sd[varies] = variance[varies] ** -0.5
+        self._mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
+        self._inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
+        self._hold(expression, device)
+
+    def _hold(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
+        self.shape, self._stored = expression.shape, expression
         self._x = _to_torch(expression, device)
         self._xt: sparse.csc_matrix | sparse.csc_array | torch.Tensor
         if isinstance(expression, np.ndarray):
@@ -53,8 +60,6 @@ class Standardized:
             self._xt = expression.T.astype(np.float32, copy=False)
         else:
             self._xt = _to_torch(expression.T, device)
-        self._mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
-        self._inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
 
     def of_genes(self, genes: np.ndarray) -> Standardized:
         """Return the section as if nothing but some genes (indices) had been measured; it shares all memory."""
@@ -62,6 +67,15 @@ class Standardized:
         chosen = torch.zeros_like(self._inverse_sd)
         chosen[torch.as_tensor(genes, device=chosen.device)] = 1
         some._inverse_sd = self._inverse_sd * chosen
+        return some
+
+    def at_most(self, n_cells: int) -> Standardized:
+        """Return the section with no more cells than this, evenly chosen, standardised as before."""
+        step = -(-self.shape[0] // n_cells)
+        if step == 1:
+            return self
+        some = copy(self)
+        some._hold(self._stored[::step], self._mean.device)
         return some
 
     @property
@@ -110,12 +124,14 @@ def _to_torch(x: sparse.spmatrix | np.ndarray, device: torch.device) -> torch.Te
 def joint_axes(sections: list[Standardized], n_components: int, generator: torch.Generator) -> torch.Tensor:
     """Leading joint principal axes of several standardised sections, each section with the same total weight.
 
-    Randomised subspace iteration :cite:p:`halko2011`, which reads the matrices through products only.
+    Randomised subspace iteration :cite:p:`halko2011`, which reads the matrices through products only, those of at most
+    ``AXES_CELLS`` cells of each.
 
     Returns
     -------
     Loadings, shape (g, n_components), orthonormal columns, by decreasing variance.
     """
+    sections = [section.at_most(AXES_CELLS) for section in sections]
     device = sections[0]._mean.device
     n_genes = max(section.n_genes for section in sections)
     n_components = min(n_components, n_genes, sum(s.shape[0] for s in sections) - 1)

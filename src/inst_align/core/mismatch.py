@@ -51,14 +51,37 @@ class Cells:
     """A section's cells in the reference's unit frame, with their features and median neighbour distance."""
 
     xy: torch.Tensor  # (n, 2), float64
-    features: torch.Tensor  # (n, k)
+    features: torch.Tensor  # (n, k); the sum over those at one place, where there are several
     spacing: float
+    number: torch.Tensor | None = None  # (n, 1): how many there are at a place, or one at each
 
     @classmethod
     def of(cls, xy: np.ndarray, features: torch.Tensor) -> Cells:
         """Take coordinates (n, 2) and features (n, k)."""
         points = torch.as_tensor(xy, dtype=torch.float64, device=features.device)
         return cls(xy=points, features=features, spacing=median_spacing(xy))
+
+    def drawn(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of features (k, H, W) and number of cells (1, H, W) on a grid."""
+        number = torch.ones_like(self.features[:, :1]) if self.number is None else self.number
+        sums = splat(grid, self.xy, torch.cat([self.features, number], dim=1))
+        return sums[:-1], sums[-1:]
+
+    def gathered(self, grid: Grid) -> Cells:
+        """Return what is drawn on a grid as cells at its points, if these are fewer.
+
+        Coarser drawings can be made of that, at a cost that does not depend on the number of cells.
+        """
+        if len(self.xy) <= grid.height * grid.width:
+            return self
+        sums, number = self.drawn(grid)
+        occupied = number[0] > 0
+        return replace(
+            self,
+            xy=grid.points(self.xy.device, torch.float64)[occupied],
+            features=sums[:, occupied].T,
+            number=number[:, occupied].T,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,7 +96,7 @@ class Drawn:
     @classmethod
     def draw(cls, grid: Grid, cells: Cells, sigma: float) -> Drawn:
         """Draw a section, blurred by ``sigma``."""
-        sums, count = splat(grid, cells.xy, cells.features)
+        sums, count = cells.drawn(grid)
         mass = blur(count, sigma / grid.pixel)
         density = blur(count, max(sigma, TISSUE_BLUR * cells.spacing) / grid.pixel)
         occupied = density > (0.1 * density.max()).clamp_max(1e-2)  # few cells on many pixels make low densities

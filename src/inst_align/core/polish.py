@@ -17,6 +17,7 @@ from inst_align.core.adam import Adam
 from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import PoseTerm, trusted
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
+from inst_align.core.threads import one_thread
 
 if TYPE_CHECKING:
     from inst_align.core.landmarks import Landmarks
@@ -30,6 +31,7 @@ RATE = 0.1
 """Step of the optimiser in units of the blur; for the angle, radians times a unit length."""
 
 
+@one_thread()
 def polish_pose(
     xy_ref: np.ndarray,
     xy_src: np.ndarray,

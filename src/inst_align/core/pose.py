@@ -22,6 +22,7 @@ from inst_align.core.ncc import MaskedNcc
 from inst_align.core.polish import polish_pose
 from inst_align.core.raster import Grid, blur, sample, splat
 from inst_align.core.registration_config import RegistrationConfig
+from inst_align.core.threads import one_thread
 
 if TYPE_CHECKING:
     from inst_align.core.landmarks import Landmarks
@@ -103,6 +104,7 @@ class PoseResult:
     mirrored: Candidate
 
 
+@one_thread()
 def search_pose(
     xy_ref: np.ndarray,
     xy_src: np.ndarray,
@@ -198,7 +200,8 @@ class _Image:
     @classmethod
     def of(cls, grid: Grid, xy: np.ndarray, features: torch.Tensor, sigma: float) -> _Image:
         points = torch.as_tensor(xy, dtype=torch.float64, device=features.device)
-        sums, mass = (blur(image, sigma) for image in splat(grid, points, features))
+        drawn = blur(splat(grid, points, torch.cat([features, torch.ones_like(features[:, :1])], dim=1)), sigma)
+        sums, mass = drawn[:-1], drawn[-1:]
         mask = (mass > TISSUE * mass[mass > 1e-3].median()).to(mass.dtype)
         return cls(grid=grid, channels=sums / mass.clamp_min(1e-6) * mask, mask=mask)
 

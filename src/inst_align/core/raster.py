@@ -51,7 +51,7 @@ class Grid:
         return (xy - origin) * (2 / (self.pixel * size)) - 1
 
 
-def splat(grid: Grid, xy: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def splat(grid: Grid, xy: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Share each cell's values among the four grid points around it, bilinearly.
 
     Parameters
@@ -63,23 +63,21 @@ def splat(grid: Grid, xy: torch.Tensor, values: torch.Tensor) -> tuple[torch.Ten
 
     Returns
     -------
-    Sums, shape (k, H, W), and the number of cells, shape (1, H, W).
+    Sums, shape (k, H, W).
     """
     position = (xy - torch.as_tensor(grid.origin, device=xy.device, dtype=xy.dtype)) / grid.pixel
     corner = position.floor()
     fraction = (position - corner).to(values.dtype)
     corner = corner.long()
-    weighted = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
-    sums = weighted.new_zeros(grid.height * grid.width, weighted.shape[1])
+    sums = values.new_zeros(grid.height * grid.width, values.shape[1])
     for dx in (0, 1):
         for dy in (0, 1):
             column, row = corner[:, 0] + dx, corner[:, 1] + dy
             weight = (fraction[:, 0] if dx else 1 - fraction[:, 0]) * (fraction[:, 1] if dy else 1 - fraction[:, 1])
             inside = (column >= 0) & (column < grid.width) & (row >= 0) & (row < grid.height)
             pixel = (row * grid.width + column) * inside  # a cell off the grid adds nothing to the first pixel
-            sums.index_add_(0, pixel, weighted * (weight * inside)[:, None])
-    image = sums.T.reshape(-1, grid.height, grid.width)
-    return image[:-1], image[-1:]
+            sums.index_add_(0, pixel, values * (weight * inside)[:, None])
+    return sums.T.reshape(-1, grid.height, grid.width)
 
 
 def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -24,6 +24,7 @@ from inst_align.core.landmark_terms import Pull
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
 from inst_align.core.raster import Grid, grid_sample, sample
 from inst_align.core.registration_config import Level, RegistrationConfig
+from inst_align.core.threads import one_thread
 from inst_align.core.transforms import Displacement
 from inst_align.core.velocity import ControlLattice, Flow, bending_energy, fade, strain_energy
 
@@ -59,6 +60,7 @@ class Registration:
     history: dict[str, np.ndarray]
 
 
+@one_thread()
 def register(
     xy_ref: np.ndarray,
     xy_src: np.ndarray,
@@ -89,8 +91,10 @@ def register(
     """
     device = features_ref.device
     both = np.concatenate([xy_ref, xy_src])
-    cells = Cells.of(xy_ref, features_ref), Cells.of(xy_src, features_src)
     grids = [config.grid(both, level.sigma) for level in config.levels]
+    cells = [
+        Cells.of(xy, features).gathered(grids[-1]) for xy, features in ((xy_ref, features_ref), (xy_src, features_src))
+    ]
     grid, terms = grids[0], []
     velocity = torch.zeros(2, grid.height, grid.width, device=device)
     kept = checkpoint.load("registration")
