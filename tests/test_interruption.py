@@ -58,7 +58,7 @@ def assert_unchanged(adata: AnnData, before: dict[str, Any]) -> None:
     assert repr(dict(adata.uns)) == before["uns"]
 
 
-@pytest.mark.parametrize("step", [1, 5, 6, 10, 11, 14, 17])
+@pytest.mark.parametrize("step", [1, 2, 5, 6, 10])
 def test_ctrl_c_at_any_step_leaves_data_and_torch_as_they_were(
     pair: Pair, tiny: PairConfig, true_pose: np.ndarray, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

@@ -12,7 +12,8 @@ from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.matching import unit_rows
 from inst_align.core.memory import in_chunks
 from inst_align.core.paper_config import PaperConfig
-from inst_align.core.paper_training import PairData, PaperNetworks, PaperTraining
+from inst_align.core.paper_parts import PairData, PaperNetworks
+from inst_align.core.paper_training import PaperTraining
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from inst_align.core import losses
 from inst_align.core.alignment import Callback, Step
 from inst_align.core.checkpoint import NOTHING, Checkpoint
-from inst_align.core.deformation import DeformationNetwork, jacobian
-from inst_align.core.field import ExpressionDecoder, ExpressionField
+from inst_align.core.deformation import jacobian
 from inst_align.core.guards import Guard
 from inst_align.core.matching import MatchState, forward_loss, reverse_loss, unit_rows
 from inst_align.core.neighbours import NearestNeighbours
+from inst_align.core.paper_parts import PairData, PaperNetworks, dense_rows
 from inst_align.core.schedule import WindowSchedule
 from inst_align.core.training import BestWeights, History
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array, csr_matrix
-
     from inst_align.core.paper_config import PaperConfig
-
-    Expression: TypeAlias = csr_matrix | csr_array | np.ndarray
+    from inst_align.core.paper_parts import Expression
 
 
 class Resumable(Protocol):
@@ -33,71 +29,6 @@ class Resumable(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102 - as torch has it
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...  # noqa: D102
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PairData:
-    """Both sections as the training sees them.
-
-    Parameters
-    ----------
-    xy_ref, xy_src
-        z-scored coordinates, shapes ``(n, 2)`` and ``(m, 2)``, on the device.
-    expression_ref, expression_src
-        Log-normalised expression, shapes ``(n, g)`` and ``(m, g)``, in main memory.
-    pca_ref, pca_src
-        Principal components with rows of unit length, shapes ``(n, d)`` and ``(m, d)``, on the device.
-    """
-
-    xy_ref: Tensor
-    xy_src: Tensor
-    expression_ref: Expression
-    expression_src: Expression
-    pca_ref: Tensor
-    pca_src: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PaperNetworks:
-    """Everything that is trained: the deformation, one field per section, and the decoder that they share."""
-
-    deformation: DeformationNetwork
-    field_ref: ExpressionField
-    field_src: ExpressionField
-    decoder: ExpressionDecoder
-
-    @classmethod
-    def build(
-        cls, config: PaperConfig, *, n_genes: int, generator: torch.Generator, device: torch.device | str
-    ) -> PaperNetworks:
-        """Return untrained networks on a device, their values drawn on the generator's."""
-
-        def field() -> ExpressionField:
-            return ExpressionField(
-                generator=generator,
-                n_frequencies=config.n_frequencies,
-                max_log2=config.max_log2,
-                width=config.field_width,
-                depth=config.field_depth,
-                n_latent=config.n_latent,
-            ).to(device)
-
-        deformation = DeformationNetwork(
-            generator=generator,
-            n_frequencies=config.n_frequencies,
-            max_log2=config.max_log2,
-            width=config.deformation_width,
-            depth=config.deformation_depth,
-            head_width=config.deformation_head,
-        ).to(device)
-        decoder = ExpressionDecoder(
-            generator=generator,
-            n_genes=n_genes,
-            n_latent=config.n_latent,
-            width=config.decoder_width,
-            depth=config.decoder_depth,
-        ).to(device)
-        return cls(deformation=deformation, field_ref=field(), field_src=field(), decoder=decoder)
 
 
 class PaperTraining:
@@ -203,18 +134,16 @@ class PaperTraining:
             best.restore()
 
     def _guard(self, n_epochs: int, start: int) -> Guard:
-        return Guard([p for network in self._networks().values() for p in network.parameters()], n_epochs, done=start)
-
-    def _networks(self) -> dict[str, nn.Module]:
-        nets = self.networks
-        return {"deformation": nets.deformation, "ref": nets.field_ref, "src": nets.field_src, "decoder": nets.decoder}
+        return Guard(
+            [p for network in self.networks.by_name().values() for p in network.parameters()], n_epochs, done=start
+        )
 
     def _resume(self, phase: str, checkpoint: Checkpoint, *parts: Resumable) -> int:
         """Take back the state of a phase, if it was kept; returns the number of epochs that led to it."""
         kept = checkpoint.load(phase)
         if kept is None:
             return 0
-        for name, network in self._networks().items():
+        for name, network in self.networks.by_name().items():
             network.load_state_dict(kept["networks"][name])
         for part, state in zip(parts, kept["parts"], strict=True):
             part.load_state_dict(state)
@@ -238,7 +167,7 @@ class PaperTraining:
                 phase,
                 lambda: {
                     "epochs": epoch + 1,
-                    "networks": {name: network.state_dict() for name, network in self._networks().items()},
+                    "networks": {name: network.state_dict() for name, network in self.networks.by_name().items()},
                     "parts": [part.state_dict() for part in parts],
                     "match": {field.name: getattr(self.match, field.name) for field in fields(self.match)},
                     "generator": self.generator.get_state(),
@@ -358,10 +287,3 @@ class PaperTraining:
         if self.callback is not None:
             total = self.config.phase1_epochs + self.config.phase2_epochs
             self.callback(Step(stage=phase, done=self._done, total=total))
-
-
-def dense_rows(expression: Expression, rows: Tensor) -> Tensor:
-    """Return some rows of a sparse or dense matrix as a dense float32 tensor on the CPU."""
-    chosen = expression[rows.numpy()]
-    values = chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
