@@ -20,7 +20,7 @@ from inst_align._checks import warn_user
 from inst_align._replace import replacing
 from inst_align.cli import _demo, main
 from inst_align.cli._figures import principal_colors
-from inst_align.cli._words import report_lines, table
+from inst_align.cli._words import table
 from inst_align.core.alignment import Alignment
 from inst_align.core.transforms import Affine
 
@@ -237,6 +237,63 @@ def test_quiet_says_nothing(folder, calls, capsys):
     assert (said.out, said.err) == ("", "")
 
 
+# ---- the report
+
+
+def report(*options: str) -> int:
+    return main(["report", "ref.h5ad", "out.h5ad", *options])
+
+
+@pytest.mark.parametrize("options", [[], ["--rigid-only"], ["--key-added", "spatial_mine"]])
+def test_a_report_can_be_written_along_with_the_result_or_later(folder, calls, capsys, options):
+    assert align("-o", "out.h5ad", "--report", "first.html", "--color", "layer", *options) == 0
+    said = capsys.readouterr().out
+    assert "Written: out.h5ad, first.html" in said
+    assert "  Verdict   A rotation and a shift (not judged)" in said
+    key = ["--key", "spatial_mine"] if "--key-added" in options else []
+    for _ in range(2):  # the second time there is something to replace
+        assert report("-o", "later.html", "--color", "layer", *key) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("Verdict   A rotation and a shift (not judged)\n")
+    assert said.out.endswith("Written: later.html\n")
+    assert said.err == ""
+    assert Path("first.html").read_text("utf-8") == Path("later.html").read_text("utf-8")
+
+
+def test_a_report_shows_what_it_is_asked_to(folder, calls, capsys):
+    assert align("-o", "out.h5ad", "--quiet") == 0
+    assert report("-o", "a.html", "--title", "Mine & yours", "--invert-y", "--quiet") == 0
+    assert capsys.readouterr().out == ""
+    page = Path("a.html").read_text("utf-8")
+    assert "<h1>Mine &amp; yours</h1>" in page
+    assert '"invertY":true' in page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "a.pdf"], "`out`: 'a.pdf' does not end in .html"),
+        (["-o", "mine.html"], "`out`: '{}' is there and is no report"),
+        (["-o", "nowhere/a.html"], "`out`: there is no folder"),
+        (["-o", "a.html", "--key", "nope"], "`key='nope'`: no record of a run"),
+        (["-o", "a.html", "--color", "nope"], "`color='nope'`"),
+    ],
+)
+def test_a_report_that_cannot_be_is_refused(folder, calls, capsys, options, message):
+    assert align("-o", "out.h5ad", "--quiet") == 0
+    (folder / "mine.html").write_text("<p>mine")
+    before = names(folder)
+    assert report(*options) == 2
+    assert f"inst-align: error: {message.format(folder / 'mine.html')}" in capsys.readouterr().err
+    assert names(folder) == before
+    assert (folder / "mine.html").read_text() == "<p>mine"
+
+
+def test_a_report_of_a_section_that_was_not_aligned_says_what_to_do(folder, capsys):
+    assert main(["report", "ref.h5ad", "src.h5ad", "-o", "a.html"]) == 2
+    assert "run the alignment first" in capsys.readouterr().err
+
+
 # ---- all or nothing
 
 
@@ -334,7 +391,9 @@ def test_too_little_memory_ends_in_one_line(folder, monkeypatch, capsys):
         (["-o", "nowhere/out.h5ad"], "`out`: there is no folder"),
         (["-o", "folder.h5ad"], "is a folder"),
         (["-o", "pictures.zarr"], "is there and is no AnnData"),
-        (["-o", "out.h5ad", "--color", "layer"], "pass --plot as well"),
+        (["-o", "out.h5ad", "--report", "out.pdf"], "`report`: 'out.pdf' does not end in .html"),
+        (["-o", "out.h5ad", "--report", "mine.html"], "mine.html' is there and is no report"),
+        (["-o", "out.h5ad", "--color", "layer"], "pass --plot or --report"),
         (["-o", "out.h5ad", "--plot", "out.png", "--color", "nope"], "`color='nope'`: the reference has it in neither"),
         (["-o", "out.h5ad", "--rigid-only", "--preset", "paper"], "leave out --preset or --rigid-only"),
         (["-o", "out.h5ad", "--rigid-only", "--init", "pca"], "leave out --init or --rigid-only"),
@@ -348,6 +407,7 @@ def test_what_cannot_work_is_refused_before_the_work(folder, calls, capsys, opti
     (folder / "folder.h5ad").mkdir()
     (folder / "pictures.zarr").mkdir()
     (folder / "empty.csv").write_text("")
+    (folder / "mine.html").write_text("<p>mine")
     (folder / "marks.csv").write_text("x_src,y_src\n1,2\n")
     os.link("src.h5ad", "link.h5ad")
     before = names(folder), Path("src.h5ad").read_bytes(), Path("ref.h5ad").read_bytes()
@@ -451,33 +511,6 @@ def test_the_help_loads_nothing_but_the_standard_library():
 
 
 # ---- words
-
-
-REPORT = {
-    "angle": -30.04,
-    "mirrored": True,
-    "overlap": 0.5,
-    "displacement_median": 1.23,
-    "displacement_max": 4.56,
-    "area_change_min": 0.8,
-    "area_change_max": 1.25,
-    "fold_fraction": 0.0,
-    "feature_correlation_rigid": 0.5,
-    "feature_correlation": 0.75,
-}
-
-
-def test_a_report_in_words_has_the_pose_the_overlap_and_the_folds():
-    said = "\n".join(report_lines(REPORT))
-    for words in ("turned by -30.0 degrees, mirrored", "50.0% of the source's cells", "1.2 neighbour", "none"):
-        assert words in said
-    assert "at 1.50% of the source's cells" in "\n".join(report_lines(REPORT | {"fold_fraction": 0.015}))
-
-
-def test_a_report_in_words_says_how_far_apart_landmarks_end():
-    found = {"landmark_error": np.array([1.0, 2.0]), "landmark_error_median": 1.5, "landmark_error_max": 2.0}
-    lines = "\n".join(report_lines({"angle": 0.0, "mirrored": False, **found}))
-    assert "Landmarks:    2 pairs end 1.5 neighbour distances apart at the median, 2.0 at most" in lines
 
 
 def test_a_table_has_a_number_or_a_dash_in_each_column():

@@ -60,3 +60,13 @@ def test_the_page_on_maps(pair: Any, tiny: Any, true_pose: np.ndarray, tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == {"map.zarr", "back.zarr", "points.nrrd", "images.nii.gz"}
     assert names["inside"].tolist() == [True, False]
     assert sitk.GetArrayFromImage(names["warped"]).mean() > 0.9
+
+
+def test_the_page_on_the_report(pair: Any, tiny: Any, true_pose: np.ndarray, tmp_path: Path, monkeypatch: Any) -> None:
+    ref, src = pair
+    ia.tl.align_pair(ref, src, init=true_pose, config=tiny, field=False, rng=0, device="cpu", progress=False)
+    names: dict[str, Any] = {"ia": ia, "adata_ref": ref, "adata_src": src}
+    monkeypatch.chdir(tmp_path)
+    assert sum(run(code, names) for code in blocks("report.md")) == 2
+    assert names["numbers"]["verdict"] == names["report"].verdict
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

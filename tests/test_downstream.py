@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -131,7 +132,7 @@ def test_files_give_everything_back(sections: Pair, tmp_path: Path, travel: Call
 
 
 def assert_same(one: Any, other: Any) -> None:
-    if isinstance(one, dict):
+    if isinstance(one, Mapping):
         assert one.keys() == other.keys()
         for key in one:
             assert_same(one[key], other[key])

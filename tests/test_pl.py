@@ -379,6 +379,7 @@ class TestHygiene:
             "convergence",
             "deformation",
             "landmarks",
+            "report",
         ]
 
 

@@ -203,9 +203,9 @@ def test_get_gives_back_map_report_and_parameters() -> None:
 def test_what_get_gives_is_a_copy() -> None:
     _, src = aligned_pair()
     ia.get.params(src)["weights"][0] = 9
-    ia.get.report(src)["overlap"] = 0
+    ia.get.report(src).other["peaks"]["0"]["angle"] = 9
     assert ia.get.params(src)["weights"][0] == 0.5
-    assert ia.get.report(src)["overlap"] == 0.93
+    assert ia.get.report(src)["peaks"]["0"]["angle"] == 1.0
 
 
 @pytest.mark.parametrize("verb", [ia.get.transform, ia.get.report])

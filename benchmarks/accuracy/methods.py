@@ -138,7 +138,7 @@ def _read(src: AnnData) -> Outcome:
         xy=src.obsm["found"],
         xy_posed=first(src.obsm["spatial"]) if isinstance(first, ia.transforms.Affine) else None,
         transform=transform,
-        report=ia.get.report(src, key="found"),
+        report=dict(ia.get.report(src, key="found")),
     )
 
 
@@ -192,7 +192,7 @@ ABLATIONS: dict[str, Method] = {
     "paper-no-phase1": ablation("paper", {"phase1_epochs": 0}),
     "paper-no-phase2": ablation("paper", {"phase2_epochs": 0}),
     "paper-no-jacobian": ablation("paper", {"lambda_jacobian": 0.0}),
-    # the default with one part left out or changed; to be compared with default-nofield ...
+    # the default with one part left out or changed; to be compared with default-nofield
     "nofield-no-averaging": ablation("default", {"n_neighbors": 1}, field=False),
     "nofield-no-trial": ablation("default", {}, field=False, accept="nonrigid"),
     "nofield-no-strain": registration("strain", 0.0),
@@ -202,9 +202,6 @@ ABLATIONS: dict[str, Method] = {
     "nofield-no-fine": registration("levels", lambda levels: levels[:-1]),
     "nofield-rougher": smoothness(0.3),
     "nofield-smoother": smoothness(4.0),
-    # ... and with default
-    "default-no-residual": ablation("default", {"field.joint_steps": 0}),
-    "default-no-genes": ablation("default", {"field.reconstruction": 0.0}),
 }
 METHODS: dict[str, Method] = {
     "raw": raw,

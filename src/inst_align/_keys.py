@@ -9,6 +9,25 @@ X_INST = "X_inst"
 SPATIAL_TRUE = "spatial_true"
 """Only in made-up data: where each source cell belongs in the reference's frame."""
 
+INST_OVERLAP, INST_SD = "inst_overlap", "inst_sd"
+"""Columns of ``obs``: the probability to have a counterpart, and how far a cell may be from where it belongs."""
+
+
+def cell_columns(key_added: str) -> tuple[str, str]:
+    """Return the names of both columns for the results under a key: of their own where the key is not the usual one.
+
+    Examples
+    --------
+    >>> cell_columns("spatial_aligned")
+    ('inst_overlap', 'inst_sd')
+    >>> cell_columns("again")
+    ('again_overlap', 'again_sd')
+    """
+    if key_added == SPATIAL_ALIGNED:
+        return INST_OVERLAP, INST_SD
+    return f"{key_added}_overlap", f"{key_added}_sd"
+
+
 SYSTEM_ALIGNED = "aligned"
 """Coordinate system of a SpatialData object for elements that went along a map."""
 SYSTEM_AFFINE = "aligned_affine"

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from inst_align._keys import ROLE_LIBRARY, ROLE_REFERENCE, SPATIAL_ALIGNED
 from inst_align._record import read_record
+from inst_align._report import RunReport
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from inst_align.core.transforms import Affine, Compose
 
-__all__ = ["params", "report", "transform"]
+__all__ = ["RunReport", "params", "report", "transform"]
 
 
 def transform(adata: AnnData, key: str = SPATIAL_ALIGNED) -> Affine | Compose:
@@ -52,11 +53,11 @@ def transform(adata: AnnData, key: str = SPATIAL_ALIGNED) -> Affine | Compose:
     """
     from inst_align.core.transforms import from_dict
 
-    return from_dict(_entry(adata, key, "transform"))
+    return from_dict(_source_record(adata, key, "transform")["transform"])
 
 
-def report(adata: AnnData, key: str = SPATIAL_ALIGNED) -> dict[str, Any]:
-    """Return what a run found out about its own result.
+def report(adata: AnnData, key: str = SPATIAL_ALIGNED) -> RunReport:
+    """Return what a run found out about its own result, verdict first.
 
     Parameters
     ----------
@@ -67,7 +68,8 @@ def report(adata: AnnData, key: str = SPATIAL_ALIGNED) -> dict[str, Any]:
 
     Returns
     -------
-    Numbers, words and arrays by name; a copy.
+    The report: numbers and words as attributes, None where this run has none, and as a mapping of those that are there; a
+    copy. Shown on a screen or in a notebook it is a short text with the units.
 
     Raises
     ------
@@ -82,12 +84,14 @@ def report(adata: AnnData, key: str = SPATIAL_ALIGNED) -> dict[str, Any]:
     >>> from anndata import AnnData
     >>> import inst_align as ia
     >>> adata = AnnData(np.ones((1, 1)))
-    >>> adata.uns["inst_align"] = {"spatial_rigid": {"version": 1, "role": "source", "report": {"overlap": 0.9}}}
-    >>> ia.get.report(adata, key="spatial_rigid")
-    {'overlap': 0.9}
+    >>> adata.uns["inst_align"] = {"spatial_rigid": {"version": 1, "role": "source", "report": {"pose_overlap": 0.9}}}
+    >>> report = ia.get.report(adata, key="spatial_rigid")
+    >>> report.pose_overlap, report.fold_fraction
+    (0.9, None)
+    >>> dict(report)
+    {'pose_overlap': 0.9}
     """
-    found: dict[str, Any] = _entry(adata, key, "report")
-    return found
+    return RunReport.from_record(_source_record(adata, key, "report"))
 
 
 def params(adata: AnnData, key: str = SPATIAL_ALIGNED) -> dict[str, Any]:
@@ -129,7 +133,8 @@ def _record(adata: AnnData, key: str) -> dict[str, Any]:
     return record
 
 
-def _entry(adata: AnnData, key: str, name: str) -> Any:
+def _source_record(adata: AnnData, key: str, name: str) -> dict[str, Any]:
+    """Return the record on a source, which holds something under a name."""
     record = _record(adata, key)
     if record.get("role") == ROLE_REFERENCE:
         raise ValueError(
@@ -137,4 +142,4 @@ def _entry(adata: AnnData, key: str, name: str) -> Any:
         )
     if name not in record:
         raise KeyError(f"`key={key!r}`: the record of this run holds no {name}; pass the `key_added` of an alignment.")
-    return record[name]
+    return record

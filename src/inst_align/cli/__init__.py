@@ -65,6 +65,10 @@ def _run(options: Namespace) -> None:
         from inst_align.cli._demo import demo
 
         demo(options)
+    elif options.command == "report":
+        from inst_align.cli._report import report
+
+        report(options)
     else:
         from inst_align.cli._align import align
 

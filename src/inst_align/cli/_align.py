@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from inst_align._keys import SPATIAL_ALIGNED, SPATIAL_RIGID, UNS
 from inst_align._replace import replacing
 from inst_align.cli import _figures, _files
-from inst_align.cli._words import report_lines
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -43,13 +42,15 @@ def align(options: Namespace) -> None:
 
 
 def _outputs(options: Namespace) -> dict[str, Path]:
-    given = {"out": options.out, "out_ref": options.out_ref, "plot": options.plot}
+    given = {"out": options.out, "out_ref": options.out_ref, "plot": options.plot, "report": options.report}
     return {name: path for name, path in given.items() if path is not None}
 
 
 def _check_options(options: Namespace) -> None:
-    if options.color is not None and options.plot is None:
-        raise ValueError(f"`color={options.color!r}` is for the plot, and none was asked for; pass --plot as well.")
+    if options.color is not None and options.plot is None and options.report is None:
+        raise ValueError(
+            f"`color={options.color!r}` is for the plot and the report, and neither was asked for; pass --plot or --report."
+        )
     if options.rigid_only and options.preset != "default":
         raise ValueError(f'`preset="{options.preset}"` is a non-rigid method; leave out --preset or --rigid-only.')
     if options.rigid_only and options.checkpoint is not None:
@@ -102,6 +103,10 @@ def _write(ref: AnnData, src: AnnData, outputs: dict[str, Path], options: Namesp
             _files.write_section(ref, fresh["out_ref"])
         if "plot" in fresh:
             _draw(ref, src, fresh["plot"], options, key)
+        if "report" in fresh:
+            import inst_align as ia
+
+            ia.pl.report(ref, src, fresh["report"], key=key, color=options.color)
 
 
 def _draw(ref: AnnData, src: AnnData, path: Path, options: Namespace, key: str) -> None:
@@ -119,7 +124,7 @@ def _summary(ref: AnnData, src: AnnData, outputs: dict[str, Path], options: Name
     features = f"{params['n_genes']} genes" if "n_genes" in params else f"obsm[{options.use_rep!r}]"
     return [
         f"Aligned {options.source} ({src.n_obs} cells) to {options.reference} ({ref.n_obs} cells) by {features}.",
-        *report_lines(ia.get.report(src, key)),
+        *(f"  {line}" for line in ia.get.report(src, key).lines()),
         f"Written: {', '.join(map(str, outputs.values()))}",
         f"  obsm[{key!r}] has the new coordinates, uns[{UNS!r}][{key!r}] the map and the report.",
     ]

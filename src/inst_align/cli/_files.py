@@ -6,6 +6,8 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
+from inst_align.pl._report import is_report
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 SECTION_SUFFIXES = (".h5ad", ".zarr")
 PLOT_SUFFIXES = (".pdf", ".png", ".svg")
+REPORT_SUFFIXES = (".html",)
+OTHERS = {"plot": PLOT_SUFFIXES, "report": REPORT_SUFFIXES}
+"""Suffixes of outputs that are no sections, by the name of their argument."""
 
 
 def check_inputs(inputs: Mapping[str, Path]) -> None:
@@ -25,19 +30,27 @@ def check_inputs(inputs: Mapping[str, Path]) -> None:
             raise FileNotFoundError(f"`{name}`: there is no {str(path)!r}; check the path.")
 
 
-def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], *, overwrite: bool) -> None:
+def check_outputs(
+    outputs: Mapping[str, Path],
+    inputs: Mapping[str, Path],
+    *,
+    overwrite: bool,
+    others: Mapping[str, tuple[str, ...]] = OTHERS,
+) -> None:
     """Raise unless every output can be written and is a file of its own, so that no work is done in vain.
 
     Parameters
     ----------
     outputs, inputs
-        Paths by the name of their argument. ``plot`` is a picture, all others are sections.
+        Paths by the name of their argument.
     overwrite
         Whether an output may be an input.
+    others
+        Suffixes of outputs that are no sections.
     """
     seen: dict[str, Path] = {}
     for name, path in outputs.items():
-        _check_suffix(name, path, PLOT_SUFFIXES if name == "plot" else SECTION_SUFFIXES)
+        _check_suffix(name, path, others.get(name, SECTION_SUFFIXES))
         _check_place(name, path)
         for other, input_path in inputs.items():
             if _same(path, input_path) and not overwrite:
@@ -66,6 +79,8 @@ def _check_place(name: str, path: Path) -> None:
         raise ValueError(f"`{name}`: {str(path)!r} is there and is no AnnData; choose another name.")
     if path.suffix != ".zarr" and path.is_dir():
         raise IsADirectoryError(f"`{name}`: {str(path)!r} is a folder; choose another name.")
+    if path.suffix in REPORT_SUFFIXES and path.exists() and not is_report(path):
+        raise FileExistsError(f"`{name}`: {str(path)!r} is there and is no report; choose another name.")
 
 
 def _is_store(path: Path) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inst_align import __version__
 from inst_align._keys import SPATIAL, SPATIAL_ALIGNED, SPATIAL_RIGID
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup
 
 DEMO = """
 Align two sections of one made-up tissue, whose true alignment is known, and write pictures, the aligned data and a
@@ -16,6 +20,10 @@ ALIGN = """
 Align the source to the reference, guided by the expression measured on both, and write the source with its new
 coordinates, the map and a report. Sections are AnnData in .h5ad or .zarr; the output is replaced only when all went
 well.
+"""
+REPORT = """
+Write what a run has found out about its own result as one HTML file for a browser, verdict first. The sections are the
+reference as it went into the run, or as it came out, and the source as it came out.
 """
 NAMES = "Messages name options as in Python: `spatial_key` there is --spatial-key here."
 
@@ -38,8 +46,11 @@ def parser() -> ArgumentParser:
     align.add_argument_group("reproducibility").add_argument(
         "--deterministic", action="store_true", help="the same bits in every run on CUDA, more slowly"
     )
+    report = commands.add_parser("report", help="show how good an alignment is", description=REPORT, allow_abbrev=False)
+    _add_report_options(report)
     for command in (demo, align):
         _add_common_options(command)
+    _add_talk_options(report.add_argument_group("run"))
     return top
 
 
@@ -68,8 +79,9 @@ def _add_align_options(command: ArgumentParser) -> None:
     files.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw both sections before and after: .png, .pdf, .svg"
     )
+    files.add_argument("--report", type=Path, metavar="FILE", help="write how good the result is, as a page: .html")
     files.add_argument(
-        "--color", metavar="KEY", help="column of obs, or gene, to colour the plot by (default: section)"
+        "--color", metavar="KEY", help="column of obs, or gene, to colour the plot and the report by (default: section)"
     )
     files.add_argument(
         "--checkpoint",
@@ -122,6 +134,20 @@ def _add_align_options(command: ArgumentParser) -> None:
     )
 
 
+def _add_report_options(command: ArgumentParser) -> None:
+    command.add_argument("reference", type=Path, metavar="REF", help="the section that stayed: .h5ad or .zarr")
+    command.add_argument("source", type=Path, metavar="SRC", help="the section that moved: .h5ad or .zarr")
+    command.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="where the page goes: .html")
+    command.add_argument(
+        "--key",
+        metavar="KEY",
+        help=f"name under which the run is recorded (default: {SPATIAL_ALIGNED}, or {SPATIAL_RIGID} where that is all)",
+    )
+    command.add_argument("--color", metavar="KEY", help="column of obs, or gene, to colour the cells by as well")
+    command.add_argument("--title", metavar="TEXT", help="heading of the page")
+    command.add_argument("--invert-y", action="store_true", help="let y grow downwards, as in images")
+
+
 def factor(text: str) -> float | str:
     return text if text == "estimate" else float(text)
 
@@ -133,5 +159,9 @@ def _add_common_options(command: ArgumentParser) -> None:
     )
     run.add_argument("--no-field", action="store_true", help="leave out the canonical field: faster, no embedding")
     run.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:0 (default: cuda where there is any)")
+    _add_talk_options(run)
+
+
+def _add_talk_options(run: _ArgumentGroup) -> None:
     run.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     run.add_argument("--debug", action="store_true", help="show where in the program an error arose")

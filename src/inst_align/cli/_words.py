@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,51 +16,6 @@ COLUMNS = {
     "fold_fraction": ("folds", "share", "{:.1%}"),
 }
 """Group, name and format of the columns of the demo's table."""
-
-
-def report_lines(report: dict[str, Any]) -> list[str]:
-    """Return what a run says of its own result, one line per finding, as words.
-
-    Parameters
-    ----------
-    report
-        As :func:`inst_align.get.report` returns it; what is not in it is left out.
-    """
-    turned = f"turned by {report['angle']:.1f} degrees, {'mirrored' if report['mirrored'] else 'not mirrored'}"
-    lines = {"Pose": turned}
-    if "pose_score" in report:
-        lines["Pose"] += f", score {report['pose_score']:.2f}"
-    if report.get("pose_runner_up"):
-        lines["Pose"] += f" (next best pose {report['pose_runner_up']:.2f})"
-    if "overlap" in report:
-        lines["Overlap"] = f"{report['overlap']:.1%} of the source's cells lie on the reference"
-    elif "pose_overlap" in report:
-        lines["Overlap"] = f"{report['pose_overlap']:.1%} of the smaller section"
-    if "heldout_gain" in report:
-        lines["Verdict"] = (
-            f"{report['verdict']}; genes held out of a trial correlate by {report['heldout_correlation_rigid']:.3f} "
-            f"after the pose, by {report['heldout_correlation_nonrigid']:.3f} after bending"
-        )
-    if report.get("displacement_max", 0) > 0:
-        lines |= _non_rigid(report)
-    if "landmark_error_median" in report:
-        lines["Landmarks"] = (
-            f"{len(report['landmark_error'])} pairs end {report['landmark_error_median']:.1f} neighbour distances apart "
-            f"at the median, {report['landmark_error_max']:.1f} at most"
-        )
-    return [f"  {name + ':':<14}{text}" for name, text in lines.items()]
-
-
-def _non_rigid(report: dict[str, Any]) -> dict[str, str]:
-    folds = report["fold_fraction"]
-    return {
-        "Displacement": f"beyond the pose {report['displacement_median']:.1f} neighbour distances at the median, "
-        f"{report['displacement_max']:.1f} at most",
-        "Area": f"between {report['area_change_min']:.2f} and {report['area_change_max']:.2f} times what it was",
-        "Folds": "none" if folds == 0 else f"at {folds:.2%} of the source's cells",
-        "Expression": f"correlates by {report['feature_correlation_rigid']:.3f} after the pose, by "
-        f"{report['feature_correlation']:.3f} after the non-rigid map",
-    }
 
 
 def table(numbers: pd.DataFrame) -> list[str]:

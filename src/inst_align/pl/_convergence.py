@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inst_align import _keys
+from inst_align._history import by_stage
 from inst_align._record import read_record
 from inst_align.pl import _axes
 from inst_align.pl._colors import CATEGORY_COLORS
@@ -59,7 +60,7 @@ def convergence(adata_src: AnnData, *, key: str = _keys.SPATIAL_ALIGNED, ax: Axe
     """
     from matplotlib.lines import Line2D
 
-    stages = _by_stage(_history(adata_src, key))
+    stages = by_stage(_history(adata_src, key))
     if ax is None:
         ax = _axes.new_panels([1.4])[0]
     colors = _term_colors(stages)
@@ -89,21 +90,6 @@ def _history(adata: AnnData, key: str) -> dict[str, Any]:
         reason = "it is on the source" if record.get("role") == _keys.ROLE_REFERENCE else "nothing was fitted in steps"
         raise KeyError(f"`key={key!r}`: the record of this run holds no history ({reason}); pass the source of a fit.")
     return history
-
-
-def _by_stage(history: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """Return values by stage and term; terms without a stage come under ``""``.
-
-    Files nest what has a slash in its name, so a stage may also be a dict of its terms.
-    """
-    stages: dict[str, dict[str, np.ndarray]] = {}
-    for name, values in history.items():
-        if isinstance(values, dict):
-            stages.setdefault(name, {}).update({term: np.asarray(v, dtype=np.float64) for term, v in values.items()})
-        else:
-            stage, _, term = name.replace("/", ".").rpartition(".")
-            stages.setdefault(stage, {})[term] = np.asarray(values, dtype=np.float64)
-    return stages
 
 
 def _term_colors(stages: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, str]:

@@ -78,8 +78,8 @@ def align_pair(
 
     The default finds the global pose (:func:`inst_align.pp.rigid_align`), then a smooth invertible map that brings the
     feature fields of both sections together from coarse to fine, in both directions at once, if genes held out of a
-    trial say that such a map pays; and at last the canonical expression field of INST-Align :cite:p:`han2026` with a
-    small residual deformation. ``preset="paper"`` is that method as published.
+    trial say that such a map pays; and at last the canonical expression field of INST-Align :cite:p:`han2026`, in
+    closed form. ``preset="paper"`` is that method as published.
 
     Parameters
     ----------
@@ -127,8 +127,8 @@ def align_pair(
         landmarks, not even that moves. The verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"``
         decide beforehand. The paper's preset always bends.
     field
-        Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. Without it the call
-        takes a fraction of the time. The paper's preset cannot do without.
+        Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. It does not change
+        the map. The paper's preset cannot do without.
     config
         Constants other than the preset's.
     key_added
