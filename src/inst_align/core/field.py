@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -160,30 +160,9 @@ class ExpressionDecoder(nn.Module):
         self.layers = nn.Sequential(*layers, linear(n_in, n_genes))
         init_linear(self, generator)
 
-    @property
-    def last(self) -> nn.Linear:
-        """The layer whose rows are the genes."""
-        return cast("nn.Linear", self.layers[len(self.layers) - 1])
-
-    def forward(self, latent: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Return log-normalised expression of latent vectors, shape ``(n, n_latent)``.
-
-        Parameters
-        ----------
-        latent
-            Latent vectors.
-        genes
-            Positions of the genes that are wanted, shape ``(k,)``; ``None`` is all of them. The cost of the last layer
-            is in proportion.
-
-        Returns
-        -------
-        Shape ``(n, n_genes)`` or ``(n, k)``.
-        """
-        if genes is None:
-            return self.layers(latent)
-        weight, bias = self.last.weight[genes], self.last.bias[genes]
-        return nn.functional.linear(self.layers[:-1](latent), weight, bias)
+    def forward(self, latent: Tensor) -> Tensor:
+        """Return log-normalised expression, shape ``(n, n_genes)``, of latent vectors, shape ``(n, n_latent)``."""
+        return self.layers(latent)
 
 
 _ARCHITECTURES: dict[str, type[ExpressionField] | type[ExpressionDecoder]] = {

@@ -209,12 +209,6 @@ def _nodes(shape: tuple[int, int], step: int) -> np.ndarray:
     return np.stack(np.meshgrid(columns, rows), axis=-1)
 
 
-def _upsampled(mask: np.ndarray, shape: tuple[int, int], step: int) -> np.ndarray:
-    """Return a mask of the nodes twice as far apart at the nodes of the given step."""
-    rows, columns = (np.arange(len(axis) // 2) for axis in (mask, mask.T))
-    return mask
-
-
 def _at_finer_nodes(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return a mask of nodes for the nodes half as far apart; both grids begin :data:`_MARGIN` nodes off the canvas."""
     rows, columns = ((np.arange(n) - _MARGIN) // 2 + _MARGIN for n in shape)
