@@ -533,3 +533,10 @@ def test_colours_of_an_embedding_tell_its_axes_apart():
     assert colors.min() == 0
     assert colors.max() <= 1
     assert abs(np.corrcoef(colors[:, 0], z[:, 0])[0, 1]) > 0.95
+
+
+def test_an_embedding_of_one_column_has_colours():
+    z = np.arange(50.0)[:, None]
+    colors = principal_colors(z)
+    assert abs(np.corrcoef(colors[:, 0], z[:, 0])[0, 1]) > 0.95
+    assert np.ptp(colors[:, 1:]) == 0

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
 from anndata import AnnData
 
 import inst_align as ia
-from inst_align.core.canonical import unpack_field
+from inst_align._anndata import read_pair
+from inst_align.core.canonical import CanonicalField
+from inst_align.core.embedding import embed_pair
+from inst_align.core.field import ExpressionField
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,17 +43,52 @@ def sections(done: Pair) -> Pair:
     return done[0].copy(), done[1].copy()
 
 
-def test_the_embedding_is_the_field_at_the_place_of_each_cell(done: Pair) -> None:
+def test_the_embedding_has_a_row_for_each_cell_and_a_word_on_each_column(done: Pair) -> None:
     ref, src = done
-    field = unpack_field(src.uns["inst_align"]["spatial_aligned"]["field"])
     for section in done:
-        np.testing.assert_array_equal(section.obsm["X_inst"], field.predict(section.obsm["spatial_aligned"]))
         assert section.obsm["X_inst"].shape[0] == 500
+        assert section.obsm["X_inst"].dtype == np.float32
         assert np.isfinite(section.obsm["X_inst"]).all()
     assert ref.obsm["X_inst"].shape == src.obsm["X_inst"].shape
+    report = ia.get.report(src, "X_inst")
+    assert report["agreement"].shape == report["shared"].shape == (src.obsm["X_inst"].shape[1],)
+    assert ia.get.params(src, "X_inst")["what"] == "expression"
 
 
-def test_the_embedding_fits_a_field_when_there_is_none(
+def test_the_embedding_is_that_of_the_sections_where_they_were_aligned(done: Pair) -> None:
+    ref, src = done
+    pair = read_pair(ref, src)
+    moved = replace(pair.src, xy=src.obsm["spatial_aligned"])
+    found = embed_pair(pair.ref, moved, device=torch.device("cpu"))
+    np.testing.assert_array_equal(ref.obsm["X_inst"], found.ref)
+    np.testing.assert_array_equal(src.obsm["X_inst"], found.src)
+
+
+@pytest.mark.usefixtures("coarse_search")
+def test_a_pose_alone_will_do_for_an_embedding(toy: Pair) -> None:
+    ref, src = (section.copy() for section in toy)
+    ia.pp.rigid_align(ref, src, rng=0, device="cpu")
+    ia.tl.canonical_embed(ref, src, alignment_key="spatial_rigid", device="cpu")
+    assert np.isfinite(src.obsm["X_inst"]).all()
+    assert set(src.obsm) == {*toy[1].obsm, "spatial_rigid", "X_inst"}
+
+
+def test_after_the_papers_preset_the_embedding_is_the_latent_vector(sections: Pair) -> None:
+    ref, src = sections
+    record = src.uns["inst_align"]["spatial_aligned"]
+    record["params"]["preset"] = "paper"
+    network = ExpressionField(generator=torch.Generator().manual_seed(0), width=16, n_latent=8)
+    field = CanonicalField(matrix=np.diag([0.01, 0.01, 1.0]), field=network)
+    record["field"] = field.pack()
+    ia.tl.canonical_embed(ref, src, key_added="X_latent", progress=False)
+    for section in sections:
+        np.testing.assert_array_equal(
+            section.obsm["X_latent"], field.predict(section.obsm["spatial_aligned"], "latent")
+        )
+    assert ia.get.params(src, "X_latent")["what"] == "latent"
+
+
+def test_the_embedding_aligns_first_when_nothing_is_on_record(
     toy: Pair, tiny: PairConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref, src = (section.copy() for section in toy)
@@ -144,10 +184,9 @@ def test_the_embedding_never_replaces_a_recorded_alignment(toy: Pair, tiny: Pair
     ref, src = (section.copy() for section in toy)
     ia.tl.align_pair(ref, src, config=tiny, init=true_pose, field=False, rng=0, device="cpu", progress=False)
     before = src.obsm["spatial_aligned"].copy()
-    with pytest.raises(ValueError, match="has no field; run `ia.tl.align_pair` again"):
-        ia.tl.canonical_embed(ref, src, progress=False)
+    ia.tl.canonical_embed(ref, src, progress=False)
     np.testing.assert_array_equal(src.obsm["spatial_aligned"], before)
-    assert "X_inst" not in src.obsm
+    assert np.isfinite(src.obsm["X_inst"]).all()
 
 
 def test_the_embedding_refuses_sections_in_the_wrong_order_or_moved_since(sections: Pair) -> None:
@@ -169,7 +208,7 @@ def test_an_embedding_that_fails_leaves_no_alignment_behind(
 
     monkeypatch.setattr("inst_align.core.pose.N_PIXELS", 33)
     monkeypatch.setattr("inst_align.tl._align_pair._config", lambda *_, **__: tiny)
-    monkeypatch.setattr("inst_align.tl._embed._evaluate", fail)
+    monkeypatch.setattr("inst_align.tl._embed._embed", fail)
     with pytest.raises(KeyboardInterrupt):
         ia.tl.canonical_embed(ref, src, rng=0, device="cpu", progress=False)
     for section, before in zip((ref, src), toy, strict=True):

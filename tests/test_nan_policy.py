@@ -51,12 +51,11 @@ def test_the_other_cells_lie_as_without_them(
         np.testing.assert_array_equal(found[known(section, "spatial")], rest.obsm["spatial_aligned"])
     assert ia.get.params(gappy[1])["nan_policy"] == DROP
     assert ia.get.transform(gappy[1]) == ia.get.transform(fewer[1])
-    if field:
-        ia.tl.canonical_embed(*gappy, progress=False)
-        ia.tl.canonical_embed(*fewer, progress=False)
-        for section, rest in zip(gappy, fewer, strict=True):
-            assert np.isnan(section.obsm["X_inst"][~known(section, "spatial")]).all()
-            np.testing.assert_array_equal(section.obsm["X_inst"][known(section, "spatial")], rest.obsm["X_inst"])
+    ia.tl.canonical_embed(*gappy, progress=False)
+    ia.tl.canonical_embed(*fewer, progress=False)
+    for section, rest in zip(gappy, fewer, strict=True):
+        assert np.isnan(section.obsm["X_inst"][~known(section, "spatial")]).all()
+        np.testing.assert_array_equal(section.obsm["X_inst"][known(section, "spatial")], rest.obsm["X_inst"])
     gappy[1].write_h5ad(tmp_path / "src.h5ad")
     again = ad.read_h5ad(tmp_path / "src.h5ad")
     np.testing.assert_array_equal(again.obsm["spatial_aligned"], gappy[1].obsm["spatial_aligned"])

@@ -53,14 +53,14 @@ def _n_labels(labels: np.ndarray) -> int:
     return int(pd.Series(labels).nunique())
 
 
-def clusters(values: np.ndarray, n: int, seed: int) -> np.ndarray:
+def clusters(values: np.ndarray, n: int, seed: int, *, n_starts: int = N_STARTS) -> np.ndarray:
     """Return the cluster of each row, shape ``(n_rows,)``."""
     from sklearn.decomposition import PCA
     from sklearn.mixture import GaussianMixture
 
     if values.shape[1] > N_COMPONENTS:
         values = PCA(N_COMPONENTS, random_state=seed).fit_transform(values)
-    mixture = GaussianMixture(n, covariance_type="tied", n_init=N_STARTS, max_iter=300, random_state=seed)
+    mixture = GaussianMixture(n, covariance_type="tied", n_init=n_starts, max_iter=300, random_state=seed)
     return np.asarray(mixture.fit_predict(values.astype(np.float64)))
 
 

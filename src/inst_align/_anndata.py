@@ -128,8 +128,11 @@ def write_embedding(
     z_ref: np.ndarray,
     z_src: np.ndarray,
     params: Mapping[str, Any],
+    report: Mapping[str, Any] | None = None,
 ) -> None:
     """Write features, shapes ``(n_ref, d)`` and ``(n_src, d)``, to ``obsm[key_added]``, and the parameters to ``uns``.
+
+    The report, if there is one, is recorded on the source.
 
     Raises
     ------
@@ -146,7 +149,7 @@ def write_embedding(
     _assign(
         key_added,
         (adata_ref, np.array(z_ref), plain(record | {"role": ROLE_REFERENCE})),
-        (adata_src, np.array(z_src), plain(record | {"role": ROLE_SOURCE})),
+        (adata_src, np.array(z_src), plain(record | {"role": ROLE_SOURCE, "report": report})),
     )
 
 

@@ -80,7 +80,7 @@ def _pick(block: Any, columns: np.ndarray) -> sp.csr_matrix:
             return sp.csr_matrix(np.asarray(block)[:, columns].astype(np.float32))
         if block.dtype == np.float16:  # scipy cannot index this
             block = block.astype(np.float32)
-        return sp.csr_matrix(block[:, columns].astype(np.float32))
+        return sp.csr_matrix(block[:, columns].astype(np.float32, copy=False))  # the columns are a copy already
 
 
 def _pick_from_columns(matrix: CSCDataset, columns: np.ndarray) -> sp.csr_matrix:

@@ -44,3 +44,6 @@ ROLE_LIBRARY = "library"
 """Of an object that holds several sections, whose own records are inside."""
 ROLE_APPLIED = "applied"
 """Of an object that was no part of the run: a map was applied to it afterwards."""
+
+SPATIALDATA = "spatialdata"
+"""In a record: what was written to the elements of the source's SpatialData object."""

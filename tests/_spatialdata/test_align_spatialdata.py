@@ -8,11 +8,14 @@ import pandas as pd
 import pytest
 import shapely
 import spatialdata as sd
+import torch
 from spatialdata.models import TableModel
 from spatialdata.transformations import Identity, Scale, Sequence, get_transformation, set_transformation
 
 import inst_align as ia
+from inst_align._anndata import read_pair
 from inst_align._spatialdata.scales import levels
+from inst_align.core.embedding import embed_pair
 from inst_align.core.pullback import affine_part
 
 if TYPE_CHECKING:
@@ -447,3 +450,28 @@ def _copied(sdata: sd.SpatialData) -> dict[str, object]:
     from inst_align._spatialdata.elements import copied
 
     return {name: element for _, name, element in copied(sdata).gen_elements()}
+
+
+def test_the_tables_can_be_embedded_wherever_their_own_coordinates_are(sections, quick) -> None:
+    ref, src = sections
+    ia.tl.align_spatialdata(ref, src, **quick)
+    tables = ref["table"], src["table"]
+    for table in tables:
+        table.obsm["spatial"] = np.zeros((table.n_obs, 2))
+    ia.tl.canonical_embed(*tables, device="cpu")
+    there = read_pair(*tables, spatial_key="spatial_aligned")
+    found = embed_pair(there.ref, there.src, device=torch.device("cpu"))
+    np.testing.assert_array_equal(tables[0].obsm["X_inst"], found.ref)
+    np.testing.assert_array_equal(tables[1].obsm["X_inst"], found.src)
+    tables[0].obsm["spatial_aligned"] += 1.0
+    with pytest.raises(ValueError, match="the coordinates of the reference are not those that were aligned"):
+        ia.tl.canonical_embed(*tables)
+
+
+def test_each_sections_rows_of_one_table_can_be_embedded(sections, quick) -> None:
+    sdata = one_object(*sections)
+    ia.tl.align_spatialdata(sdata, sdata, **quick | {"coordinate_system": ("one", "two")})
+    table = sdata["table"]
+    parts = [table[table.obs["region"] == region].copy() for region in ("circles_one", "circles_two")]
+    ia.tl.canonical_embed(*parts, device="cpu")
+    assert all(np.isfinite(part.obsm["X_inst"]).all() for part in parts)

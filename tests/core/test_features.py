@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from inst_align.core.features import NeighbourMean, SharedFeatures, Standardized, joint_axes
-from inst_align.core.section import Section
+from inst_align.core.section import Rows, Section
 
 CPU = torch.device("cpu")
 
@@ -67,6 +67,16 @@ def features(ref: Section, src: Section, **changes: Any) -> tuple[torch.Tensor, 
 
 def neighbour_mean(xy: np.ndarray, values: torch.Tensor, n_neighbors: int) -> torch.Tensor:
     return NeighbourMean(xy, n_neighbors, CPU)(values)
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix])
+def test_rows_in_another_order_need_no_copy(container: Any) -> None:
+    x, order = counts(), np.random.default_rng(1).permutation(60)
+    there, copied = Standardized(Rows(container(x), order), CPU), Standardized(container(x[order]), CPU)
+    v, u = torch.randn(25, 4, generator=generator(1)), torch.randn(60, 4, generator=generator(2))
+    torch.testing.assert_close(there.matmul(v), copied.matmul(v))
+    torch.testing.assert_close(there.rmatmul(u), copied.rmatmul(u), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(there.at_most(20).matmul(v), copied.at_most(20).matmul(v))
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix, sparse.csr_array])

@@ -293,3 +293,15 @@ def test_a_whole_fit_is_the_same_however_the_sections_lie() -> None:
     back = turn.inverse()(found / 0.3467)
     assert np.abs(wanted.transform(src.xy) - wanted.affine(src.xy)).max() > ref.spacing  # something is bent
     assert np.linalg.norm(back - wanted.transform(src.xy), axis=1).max() < 0.01 * ref.spacing
+
+
+def test_a_large_section_is_fitted_as_a_small_one_is(tiny: PairConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its expression is not copied into the order of the fit."""
+    ref, src, _ = pair()
+    small = fit(ref, src, tiny)
+    monkeypatch.setattr("inst_align.core.section.COPIED_CELLS", 10)
+    large = fit(ref, src, tiny)
+    np.testing.assert_allclose(large.transform(src.xy), small.transform(src.xy), atol=1e-2 * ref.spacing)
+    assert large.field is not None
+    assert small.field is not None
+    np.testing.assert_allclose(large.field["to_genes"], small.field["to_genes"], atol=1e-2)

@@ -11,7 +11,7 @@ from spatialdata.transformations import Affine as SpatialDataAffine
 from spatialdata.transformations import Sequence
 
 from inst_align._checks import listing
-from inst_align._keys import UNS
+from inst_align._keys import SPATIALDATA, UNS
 from inst_align._record import plain
 from inst_align._spatialdata.elements import add, elements_in, matrix_to, new_names, register, transformations
 from inst_align._spatialdata.move import check_movable
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from inst_align.core.transforms import Affine
 
 logger = logging.getLogger("inst_align")
-
-ENTRY = "spatialdata"
-"""Where a record says what was written to the elements of the source."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,7 +123,7 @@ class Plan:
         add(self.src.sdata, {self.names[name]: element for name, element in new.items()})
         record = results[1].uns[UNS][self.key]
         written = {"registered": set(self.src.elements), "made": set(self.names.values())}
-        record[ENTRY] = plain(
+        record[SPATIALDATA] = plain(
             {
                 "coordinate_system": self.src.system,
                 "to": self.to,
@@ -189,7 +186,7 @@ def _taken(name: str, system: str, argument: str, role: str) -> str:
 
 def _written_before(cells: Cells, key: str) -> dict[str, set[str]]:
     """Return what an earlier run under the same key wrote to the source's elements, which may be written again."""
-    entry = cells.sdata.tables[cells.name].uns.get(UNS, {}).get(key, {}).get(ENTRY, {})
+    entry = cells.sdata.tables[cells.name].uns.get(UNS, {}).get(key, {}).get(SPATIALDATA, {})
     return {kind: set(np.asarray(entry.get(kind, []), dtype=object).tolist()) for kind in ("registered", "made")}
 
 

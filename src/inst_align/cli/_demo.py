@@ -77,7 +77,7 @@ def demo(options: Namespace) -> None:
     numbers = measure(ref, src)
     say("\n".join(table(numbers)))
     say(EXPLANATION.format(spacing=ia.metrics.spacing(ref.obsm[SPATIAL])))
-    written = _write(ref, src, numbers, options.out, embedding=not options.no_field)
+    written = _write(ref, src, numbers, options.out)
     say(f"Written to {options.out} ({time.perf_counter() - start:.0f} s in all):")
     say("\n".join(f"  {name:<26}{FILES[name]}" for name in written))
 
@@ -88,8 +88,7 @@ def _run(ref: AnnData, src: AnnData, options: Namespace) -> None:
     show = sys.stderr.isatty() and not options.quiet
     ia.pp.rigid_align(ref, src, rng=options.rng, device=options.device)
     ia.tl.align_pair(ref, src, field=not options.no_field, rng=options.rng, device=options.device, progress=show)
-    if not options.no_field:
-        ia.tl.canonical_embed(ref, src, rng=options.rng, device=options.device, progress=show)
+    ia.tl.canonical_embed(ref, src, rng=options.rng, device=options.device, progress=show)
 
 
 def measure(ref: AnnData, src: AnnData) -> pd.DataFrame:
@@ -124,7 +123,7 @@ def _folds(src: AnnData, key: str) -> float:
     return ia.metrics.fold_fraction(ia.get.transform(src, key), src.obsm[SPATIAL])
 
 
-def _write(ref: AnnData, src: AnnData, numbers: pd.DataFrame, folder: Path, *, embedding: bool) -> list[str]:
+def _write(ref: AnnData, src: AnnData, numbers: pd.DataFrame, folder: Path) -> list[str]:
     """Write all files, each whole or not at all, and return their names."""
     import inst_align as ia
 
@@ -139,8 +138,6 @@ def _write(ref: AnnData, src: AnnData, numbers: pd.DataFrame, folder: Path, *, e
         "reference.h5ad": lambda path: _files.write_section(ref, path),
         "source.h5ad": lambda path: _files.write_section(src, path),
     }
-    if not embedding:
-        del writers["embedding.png"]
     for name, write in writers.items():
         with replacing(folder / name) as path:
             write(path)

@@ -59,9 +59,13 @@ def embedding(ref: AnnData, src: AnnData, *, color: str) -> Axes:
 
 
 def principal_colors(z: np.ndarray) -> np.ndarray:
-    """Return one RGB colour per row, shape ``(n, 3)``, from the first three principal components of the columns."""
+    """Return one RGB colour per row, shape ``(n, 3)``, from the first three principal components of the columns.
+
+    With fewer than three columns, blue, or blue and green, are the same for all.
+    """
     from sklearn.decomposition import PCA
 
+    z = np.pad(z, ((0, 0), (0, max(0, 3 - z.shape[1]))))
     scores = PCA(3, random_state=0).fit_transform(z)
     low, high = np.percentile(scores, [CLIPPED, 100 - CLIPPED], axis=0)
     return BRIGHTEST * np.clip((scores - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0)

@@ -157,7 +157,7 @@ def _add_common_options(command: ArgumentParser) -> None:
     run.add_argument(
         "--rng", type=int, default=0, metavar="SEED", help="seed; the same one gives the same result (default: 0)"
     )
-    run.add_argument("--no-field", action="store_true", help="leave out the canonical field: faster, no embedding")
+    run.add_argument("--no-field", action="store_true", help="leave out the canonical field: faster")
     run.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:0 (default: cuda where there is any)")
     _add_talk_options(run)
 

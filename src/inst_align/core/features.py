@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import warnings
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+
+from inst_align.core.section import Rows
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -35,23 +37,33 @@ MOST_TIES = 8
 class Standardized:
     """A section's expression with every gene at mean 0 and standard deviation 1, without storing that dense matrix.
 
-    Only products are standardised: ``z = (x - mean) / sd``, so ``z @ v = x @ (v / sd) - mean @ (v / sd)``. On the CPU
-    the values are not copied.
+    Only products are standardised: ``z = (x - mean) / sd``, so ``z @ v = x @ (v / sd) - mean @ (v / sd)``. With
+    ``scale=False`` the genes are centred and nothing else. On the CPU the values are not copied.
     """
 
-    def __init__(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
-        expression = _not_extreme(expression)
+    def __init__(
+        self,
+        expression: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows,
+        device: torch.device,
+        *,
+        scale: bool = True,
+    ) -> None:
+        expression = _not_extreme(expression) if scale else expression
         mean, square = _moments(expression)
         variance = square - mean**2
         varies = variance > 1e-8 * mean**2
         inverse_sd = np.zeros_like(mean)
-        inverse_sd[varies] = variance[varies] ** -0.5
+        inverse_sd[varies] = variance[varies] ** -0.5 if scale else 1.0
         self._mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
-        self._inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
+        self.inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
         self._hold(expression, device)
 
-    def _hold(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray, device: torch.device) -> None:
+    def _hold(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows, device: torch.device) -> None:
         self.shape, self._stored = expression.shape, expression
+        self._order: torch.Tensor | None = None
+        if isinstance(expression, Rows):
+            self._order = torch.as_tensor(expression.order, device=device)
+            expression = expression.stored
         self._x = _to_torch(expression, device)
         self._xt: sparse.csc_matrix | sparse.csc_array | torch.Tensor
         if isinstance(expression, np.ndarray):
@@ -64,9 +76,9 @@ class Standardized:
     def of_genes(self, genes: np.ndarray) -> Standardized:
         """Return the section as if nothing but some genes (indices) had been measured; it shares all memory."""
         some = copy(self)
-        chosen = torch.zeros_like(self._inverse_sd)
+        chosen = torch.zeros_like(self.inverse_sd)
         chosen[torch.as_tensor(genes, device=chosen.device)] = 1
-        some._inverse_sd = self._inverse_sd * chosen
+        some.inverse_sd = self.inverse_sd * chosen
         return some
 
     def at_most(self, n_cells: int) -> Standardized:
@@ -81,20 +93,23 @@ class Standardized:
     @property
     def n_genes(self) -> int:
         """Number of genes that vary."""
-        return int((self._inverse_sd > 0).sum())
+        return int((self.inverse_sd > 0).sum())
 
     def matmul(self, v: torch.Tensor) -> torch.Tensor:
         """Return ``z @ v``, shape (n, k), for ``v`` of shape (g, k)."""
-        scaled = v * self._inverse_sd[:, None]
-        return self._x @ scaled - self._mean @ scaled
+        scaled = v * self.inverse_sd[:, None]
+        product = self._x @ scaled
+        return (product if self._order is None else product[self._order]) - self._mean @ scaled
 
     def rmatmul(self, u: torch.Tensor) -> torch.Tensor:
         """Return ``z.T @ u``, shape (g, k), for ``u`` of shape (n, k)."""
+        if self._order is not None:
+            u = torch.empty_like(u).index_copy_(0, self._order, u)
         product = self._xt @ u if isinstance(self._xt, torch.Tensor) else torch.as_tensor(self._xt @ u.numpy())
-        return (product - self._mean[:, None] * u.sum(dim=0)) * self._inverse_sd[:, None]
+        return (product - self._mean[:, None] * u.sum(dim=0)) * self.inverse_sd[:, None]
 
 
-def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
     """Mean and mean square of every gene, added up in float64, a block of cells at a time."""
     sums = np.zeros((2, x.shape[1]))
     for start in range(0, x.shape[0], ROWS_AT_ONCE):
@@ -108,7 +123,11 @@ def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> tuple[np.n
 def _to_torch(x: sparse.spmatrix | np.ndarray, device: torch.device) -> torch.Tensor:
     if isinstance(x, np.ndarray):
         return torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32), device=device)
-    csr = x.tocsr()
+    return sparse_tensor(x.tocsr(), device)
+
+
+def sparse_tensor(csr: sparse.csr_matrix | sparse.csr_array, device: torch.device) -> torch.Tensor:
+    """Return a sparse matrix as a float32 tensor that can be multiplied with."""
     with warnings.catch_warnings():  # torch announces on first use that its CSR support may still change
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(
@@ -251,8 +270,12 @@ def _centred(values: np.ndarray, device: torch.device) -> torch.Tensor:
     return raw - raw.mean(dim=0)
 
 
-def _not_extreme(x: sparse.csr_matrix | sparse.csr_array | np.ndarray) -> sparse.csr_matrix | np.ndarray:
+def _not_extreme(
+    x: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows,
+) -> sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows:
     """Return expression of which sums of squares stay within float32; standardising takes the factor out again."""
+    if isinstance(x, Rows):
+        return replace(x, stored=_not_extreme(x.stored))
     values = x if isinstance(x, np.ndarray) else x.data
     if abs(np.frexp(max(values.max(initial=0), -values.min(initial=0)))[1]) <= MODERATE:
         return x

@@ -113,7 +113,7 @@ class Prepared:
         device: torch.device,
     ) -> Prepared:
         """Sort the cells of both sections and compute their features on ``device``."""
-        ref, src = (section.take(section.canonical_order()) for section in (ref, src))
+        ref, src = (section.in_order(section.canonical_order()) for section in (ref, src))
         shared = SharedFeatures.of_pair(ref, src, n_components=n_components, n_neighbors=n_neighbors, device=device)
         features_ref, features_src = shared.of(generator)
         return cls(ref=ref, src=src, shared=shared, features_ref=features_ref, features_src=features_src)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -32,6 +32,27 @@ def _to_nearest(xy: np.ndarray) -> np.ndarray:
     return cKDTree(xy).query(asked, k=2)[0][:, 1]
 
 
+COPIED_CELLS = 50_000
+"""Of a section with more cells than this, the expression is not copied to be put in another order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A matrix (n, g) with its rows in another order, which is not made: row i is ``stored[order[i]]``."""
+
+    stored: csr_matrix | csr_array | np.ndarray
+    order: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        return len(self.order), int(self.stored.shape[1])
+
+    def __getitem__(self, rows: slice | np.ndarray) -> csr_matrix | csr_array | np.ndarray:
+        """Return some rows as a matrix."""
+        return self.stored[self.order[rows]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
     """One tissue section as arrays.
@@ -42,7 +63,8 @@ class Section:
         Coordinates, shape ``(n, 2)``, float64, axis order (x, y), in the user's units.
     expression
         Shape ``(n, g)``, float32. Log-normalised expression (CSR or dense), the same genes in the same order in both
-        sections of a pair; or, with ``is_rep``, features that are taken as they are (dense).
+        sections of a pair; or, with ``is_rep``, features that are taken as they are (dense). Within a fit, large ones
+        come as :class:`Rows`.
     is_rep
         Whether ``expression`` is a representation given by the user, which is neither standardised nor projected.
     name
@@ -73,13 +95,27 @@ class Section:
         Everything random or order-dependent happens after this, so that neither the order of a user's rows matters nor
         how the section lies in the user's frame.
         """
-        total = np.asarray(self.expression.sum(axis=1)).ravel()
-        weighted = np.asarray(self.expression @ np.arange(1, self.expression.shape[1] + 1)).ravel()
-        return np.lexsort((weighted, total, *self.unit_xy.T[::-1]))
+        xy = self.unit_xy
+        order = np.lexsort((xy[:, 1], xy[:, 0]))
+        same = (xy[order[1:]] == xy[order[:-1]]).all(axis=1)
+        if not same.any():
+            return order
+        tied = order[np.append(same, False) | np.append(False, same)]
+        rows = self.expression[tied]
+        keys = np.zeros((2, len(self)))
+        keys[0, tied] = np.asarray(rows @ np.arange(1.0, rows.shape[1] + 1)).ravel()
+        keys[1, tied] = np.asarray(rows.sum(axis=1)).ravel()
+        return np.lexsort((*keys, xy[:, 1], xy[:, 0]))
 
     def take(self, index: np.ndarray) -> Section:
         """Return the section made of the given rows (positions or a mask), in that order."""
         return replace(self, xy=self.xy[index], expression=self.expression[index])
+
+    def in_order(self, order: np.ndarray) -> Section:
+        """Return the section with its cells in another order (a permutation)."""
+        if self.is_rep or len(self) <= COPIED_CELLS or isinstance(self.expression, Rows):
+            return self.take(order)
+        return replace(self, xy=self.xy[order], expression=cast("csr_matrix", Rows(self.expression, order)))
 
 
 STEP = 2.0**-20

@@ -1,4 +1,4 @@
-"""Non-rigid alignment, the embedding from the field that sections share, and fitted maps applied to anything else."""
+"""Non-rigid alignment, the embedding of cells by what sections share, and fitted maps applied to anything else."""
 
 from inst_align.tl._align_pair import align_pair
 from inst_align.tl._align_spatialdata import align_spatialdata

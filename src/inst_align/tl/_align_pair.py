@@ -127,8 +127,8 @@ def align_pair(
         landmarks, not even that moves. The verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"``
         decide beforehand. The paper's preset always bends.
     field
-        Whether to fit the canonical field, which :func:`inst_align.tl.canonical_embed` reads. It does not change
-        the map. The paper's preset cannot do without.
+        Whether to fit the canonical field. It does not change the map, and :func:`inst_align.tl.canonical_embed` does
+        not need it. The paper's preset cannot do without.
     config
         Constants other than the preset's.
     key_added

@@ -1,0 +1,1 @@
+"""How well clusters of an embedding agree with labels, against embeddings that anyone can make."""
