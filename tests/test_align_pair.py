@@ -16,6 +16,7 @@ import torch
 from anndata import AnnData
 
 import inst_align as ia
+from inst_align._keys import cell_columns
 from inst_align.core.fit import PairConfig
 from inst_align.core.paper_config import PaperConfig
 
@@ -62,7 +63,9 @@ def assert_unchanged(adata: AnnData, before: AnnData, *, new: str | None = None)
     assert (adata.X != before.X).nnz == 0
     assert adata.X.dtype == before.X.dtype
     assert list(adata.layers) == list(before.layers)
-    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    pd.testing.assert_frame_equal(adata.obs[before.obs.columns], before.obs)
+    columns = set() if new is None else set(cell_columns(new))
+    assert set(adata.obs) - set(before.obs) <= columns
     pd.testing.assert_frame_equal(adata.var, before.var)
     added = set() if new is None else {new}
     assert set(adata.obsm) == set(before.obsm) | added
@@ -99,6 +102,63 @@ def test_the_record_is_on_both_with_the_outcome_on_the_source(aligned: Pair) -> 
     assert params["config"]["registration"]["n_pixels"] == 48
     with pytest.raises(ValueError, match="was the reference of this run"):
         ia.get.transform(aligned[0])
+
+
+def test_cells_are_told_whether_they_have_a_counterpart_and_how_far_off_they_may_be(aligned: Pair) -> None:
+    ref, src = aligned
+    for section in aligned:
+        assert section.obs["inst_overlap"].between(0, 1).all()
+        assert section.obs["inst_overlap"].median() > 0.9
+    assert (src.obs["inst_sd"] > 0).all()
+    assert "inst_sd" not in ref.obs
+    report = ia.get.report(src)
+    assert report["position_sd_median"] == pytest.approx(src.obs["inst_sd"].median() / spacing(ref))
+    assert report["position_sd_median"] <= report["position_sd_p95"]
+    assert 0 <= report["inverse_consistency_median"] <= report["inverse_consistency_p95"] < 0.1
+
+
+def test_another_key_has_columns_of_its_own(pair: Pair, tiny: PairConfig, true_pose: np.ndarray) -> None:
+    ref, src = pair
+    arguments = {"config": tiny, "init": true_pose, "field": False, "rng": 0, "device": "cpu", "progress": False}
+    ia.tl.align_pair(ref, src, key_added="again", **arguments)
+    assert {"again_overlap", "again_sd"} <= set(src.obs)
+    assert not {"inst_overlap", "inst_sd"} & set(src.obs)
+
+
+def test_cells_that_the_fit_did_not_see_are_told_nothing(pair: Pair, tiny: PairConfig, true_pose: np.ndarray) -> None:
+    ref, src = pair
+    src.X = sp.csr_matrix(sp.diags_array((np.arange(src.n_obs) != 7).astype(np.float32)) @ src.X)
+    src.X.eliminate_zeros()
+    ia.tl.align_pair(
+        ref, src, config=tiny, init=true_pose, field=False, rng=0, device="cpu", progress=False
+    )  # fmt: skip
+    assert np.flatnonzero(src.obs["inst_sd"].isna()).tolist() == [7]
+    assert np.flatnonzero(src.obs["inst_overlap"].isna()).tolist() == [7]
+
+
+def test_a_column_of_the_user_is_not_overwritten(pair: Pair, tiny: PairConfig) -> None:
+    ref, src = pair
+    src.obs["inst_sd"] = 1.0
+    with pytest.raises(
+        ValueError, match=r"`obs\['inst_sd'\]` is already there in the source and not this package's own"
+    ):
+        ia.tl.align_pair(ref, src, config=tiny, progress=False)
+    assert (src.obs["inst_sd"] == 1).all()
+
+
+def test_nothing_is_said_of_the_cells_of_a_poor_pair_and_what_was_said_before_goes(
+    pair: Pair, tiny: PairConfig, true_pose: np.ndarray
+) -> None:
+    ref, src = pair
+    arguments = {"config": tiny, "init": true_pose, "field": False, "rng": 0, "device": "cpu", "progress": False}
+    ia.tl.align_pair(ref, src, **arguments)
+    assert src.obs["inst_sd"].notna().all()
+    src.X = src.X[np.random.default_rng(0).permutation(src.n_obs)]
+    with pytest.warns(UserWarning, match='Verdict "poor"'):
+        ia.tl.align_pair(ref, src, **arguments)
+    assert src.obs["inst_sd"].isna().all()
+    assert ref.obs["inst_overlap"].isna().all()
+    assert "position_sd_median" not in ia.get.report(src)
 
 
 def test_nothing_else_in_the_objects_changes(pair: Pair, toy: Pair, tiny: PairConfig, true_pose: np.ndarray) -> None:
@@ -439,12 +499,13 @@ def test_landmarks_that_no_rigid_map_brings_together_bend_a_section_whose_expres
         section.X = section.X[np.random.default_rng(section.n_obs).permutation(section.n_obs)]
     given = marks(pair, 20)
     arguments: dict[str, Any] = {"config": tiny, "init": true_pose, "field": False, "rng": 0, "device": "cpu"}
-    ia.tl.align_pair(ref, src, **given, landmark_weight=0, **arguments, progress=False)
-    assert ia.get.report(src)["verdict"] == "rigid sufficient"
+    with pytest.warns(UserWarning, match='Verdict "poor"'):
+        ia.tl.align_pair(ref, src, **given, landmark_weight=0, **arguments, progress=False)
+    assert ia.get.report(src)["displacement_max"] == 0
     without = np.median(distance(src.obsm[KEY], src.obsm["spatial_true"]))
     ia.tl.align_pair(ref, src, **given, **arguments, progress=False)
     report = ia.get.report(src)
-    assert (report["verdict"], report["landmarks_ask_for_bending"]) == ("non-rigid", True)
+    assert (report["verdict"], report["landmarks_ask_for_bending"]) == ("poor", True)
     assert np.median(distance(src.obsm[KEY], src.obsm["spatial_true"])) < 0.8 * without
 
 

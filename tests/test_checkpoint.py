@@ -121,7 +121,7 @@ def test_the_search_and_the_trial_are_not_made_twice(tmp_path: Path, monkeypatch
             align(tmp_path, **searching)
     wanted = align(None, **searching)
     monkeypatch.setattr("inst_align.core.fit.find_pose", interrupted)
-    monkeypatch.setattr("inst_align.core.fit._judge", interrupted)
+    monkeypatch.setattr("inst_align.core.fit.judge", interrupted)
     assert_same(align(tmp_path, **searching), wanted)
 
 

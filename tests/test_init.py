@@ -10,6 +10,7 @@ from anndata import AnnData
 
 import inst_align as ia
 from inst_align._anndata import read_pair
+from inst_align._coordinates import coordinates_of
 from inst_align.tl._init import Start, read_init
 
 if TYPE_CHECKING:
@@ -48,6 +49,21 @@ FORMS = {
     "another package's": Foreign(POSE.matrix),
     "SpatialData's": Named(),
 }
+
+
+def test_the_doubts_about_a_recorded_pose_are_handed_on(pair: Pair) -> None:
+    ref, src = pair
+    xy = [np.asarray(section.obsm["spatial"], dtype=np.float64) for section in pair]
+    src.uns["inst_align"] = {
+        "spatial_rigid": {
+            "version": 1,
+            "role": "source",
+            "transform": ia.transforms.to_dict(POSE),
+            "coordinates": coordinates_of(*xy),
+            "report": {"pose_method": "fft", "pose_ambiguous": True, "pose_score": 0.5, "verdict": "ambiguous pose"},
+        }
+    }
+    assert start("auto", pair).report == {"pose_method": "recorded", "pose_ambiguous": True, "pose_score": 0.5}
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -96,11 +96,11 @@ def test_an_interruption_between_two_writes_takes_the_first_one_back(pair: Pair,
     ref, src = pair
     if earlier:
         for section in pair:
-            _assign(KEY, (section, np.ones((section.n_obs, 2)), {"role": "earlier"}))
+            _assign(KEY, (section, np.ones((section.n_obs, 2)), {"role": "earlier"}, {}))
     src.uns["inst_align"] = Interrupting(src.uns.get("inst_align", {}))  # read last, after both arrays are there
     before = [snapshot(section) for section in pair]
     with pytest.raises(KeyboardInterrupt):
-        _assign(KEY, *((section, np.zeros((section.n_obs, 2)), {"role": "new"}) for section in pair))
+        _assign(KEY, *((section, np.zeros((section.n_obs, 2)), {"role": "new"}, {}) for section in pair))
     for section, old in zip(pair, before, strict=True):
         assert_unchanged(section, old)
 

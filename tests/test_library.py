@@ -40,6 +40,12 @@ def shifted(adata: AnnData, source: Any = "B", reference: Any = "A", key: str = 
         params={"rng": 0},
         alignment=Alignment(affine=SHIFT, transform=SHIFT, report={"overlap": 1.0}),
         xy_aligned=SHIFT(np.asarray(src.obsm["spatial"])),
+        columns=(
+            {"inst_overlap": np.full(ref.n_obs, 0.5)},
+            {"inst_overlap": np.linspace(0, 1, src.n_obs), "inst_sd": np.arange(src.n_obs, dtype=float)},
+        )
+        if key == "spatial_aligned"
+        else ({}, {}),
     )
     return ref, src
 
@@ -70,7 +76,7 @@ def test_results_go_to_their_rows_and_nothing_else_changes() -> None:
     assert set(adata.obsm) == {"spatial", "spatial_aligned"}
     assert set(adata.uns) == {"inst_align"}
     np.testing.assert_array_equal(adata.obsm["spatial"], before.obsm["spatial"])
-    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    pd.testing.assert_frame_equal(adata.obs[before.obs.columns], before.obs)
 
 
 def test_a_further_section_joins_and_a_pair_comes_out_as_it_went_in() -> None:
@@ -110,6 +116,21 @@ def test_frames_of_two_references_are_not_mixed() -> None:
     np.testing.assert_array_equal(adata.obsm["spatial_aligned"], before.obsm["spatial_aligned"])
     join(adata, shifted(adata, "B", "C", key="spatial_in_c"))
     assert {"spatial_aligned", "spatial_in_c"} < set(adata.obsm)
+
+
+def test_what_is_said_of_the_cells_goes_along() -> None:
+    adata = whole()
+    join(adata, shifted(adata))
+    is_in = {label: (adata.obs["sample"] == label).to_numpy() for label in "ABC"}
+    assert (adata.obs["inst_overlap"][is_in["A"]] == 0.5).all()
+    assert adata.obs["inst_overlap"][is_in["C"]].isna().all()
+    np.testing.assert_array_equal(adata.obs["inst_sd"][is_in["B"]], np.arange(is_in["B"].sum()))
+    assert adata.obs["inst_sd"][~is_in["B"]].isna().all()
+    further = shifted(adata, source="C")
+    assert "inst_sd" not in further[0].obs
+    join(adata, further)
+    np.testing.assert_array_equal(adata.obs["inst_sd"][is_in["B"]], np.arange(is_in["B"].sum()))
+    np.testing.assert_array_equal(adata.obs["inst_sd"][is_in["C"]], np.arange(is_in["C"].sum()))
 
 
 def test_the_same_pair_can_be_joined_again_the_other_way_round() -> None:

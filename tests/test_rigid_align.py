@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.usefixtures("coarse_search"),
-    pytest.mark.filterwarnings("ignore:A distinctly different pose"),
+    pytest.mark.filterwarnings('ignore:Verdict "ambiguous pose"'),
 ]
 
 Pair = tuple[AnnData, AnnData]

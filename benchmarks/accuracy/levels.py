@@ -81,12 +81,16 @@ LEVELS = {
     "ref60": Level(ref=Missing(crop=0.6)),
     "refhole": Level(ref=Missing(hole=0.1)),
     "mutual": Level(src=Missing(crop=0.7), ref=Missing(crop=0.7)),
+    "mutual50": Level(src=Missing(crop=0.5), ref=Missing(crop=0.6)),
     # other expression in one of them
     "batch": Level(gene_factors=0.5, kept_counts=0.4),
     "thin20": Level(gene_factors=0.5, kept_counts=0.2),
     "genes100": Level(n_genes=100),
     "shared30": Level(n_genes=100, n_shared=30),
     "logged": Level(logged=True),
+    # both
+    "crop20few": Level(src=Missing(crop=0.2), n_genes=30),
+    "crop30thin": Level(src=Missing(crop=0.3), gene_factors=0.5, kept_counts=0.05),
     # another resolution
     "spots": Level(src_pitch=2.5),
     "refspots": Level(ref_pitch=2.5),

@@ -39,7 +39,7 @@ def measure(pair: Pair, outcome: Outcome) -> Row:
     if "pose_ambiguous" in outcome.report:
         row["pose_ambiguous"] = float(outcome.report["pose_ambiguous"])
     if "heldout_gain" in outcome.report:
-        row["bent"] = float(outcome.report["verdict"] == "non-rigid")
+        row["bent"] = float(outcome.report["displacement_max"] > 0)
         row["gain_in_errors"] = outcome.report["heldout_gain"] / outcome.report["heldout_gain_standard_error"]
     return row
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from inst_align import _checks as checks
 from inst_align._coordinates import coordinates_of, extents_of
-from inst_align._keys import ROLE_APPLIED, ROLE_REFERENCE, ROLE_SOURCE, SPATIAL_RIGID, UNS
+from inst_align._keys import ROLE_APPLIED, ROLE_REFERENCE, ROLE_SOURCE, SPATIAL_RIGID, UNS, cell_columns
 from inst_align._pair import Cells, Pair, read_pair
 from inst_align._record import RECORD_VERSION, plain, read_record
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from inst_align.core.alignment import Alignment
     from inst_align.core.transforms import Affine, Compose
 
+    Columns = Mapping[str, np.ndarray]
+
 __all__ = [
     "Cells",
     "Pair",
@@ -30,6 +32,7 @@ __all__ = [
     "recorded_pose",
     "stored_like",
     "write_alignment",
+    "write_columns",
     "write_embedding",
 ]
 
@@ -51,6 +54,7 @@ def write_alignment(
     params: Mapping[str, Any],
     alignment: Alignment,
     xy_aligned: np.ndarray,
+    columns: tuple[Columns, Columns] = ({}, {}),
 ) -> None:
     """Write coordinates in the reference's frame to ``obsm[key_added]`` of both sections, and the record to ``uns``.
 
@@ -70,6 +74,8 @@ def write_alignment(
         The outcome.
     xy_aligned
         The source's cells in the reference's frame and units, shape ``(n_src, 2)``.
+    columns
+        Of the reference and of the source, for ``obs``: names out of :func:`inst_align._keys.cell_columns`, and values.
 
     Raises
     ------
@@ -98,11 +104,17 @@ def write_alignment(
     }
     _assign(
         key_added,
-        (adata_ref, stored_like(adata_ref.obsm[spatial_key], xy_ref), plain(record | {"role": ROLE_REFERENCE})),
+        (
+            adata_ref,
+            stored_like(adata_ref.obsm[spatial_key], xy_ref),
+            plain(record | {"role": ROLE_REFERENCE}),
+            columns[0],
+        ),
         (
             adata_src,
             stored_like(adata_src.obsm[spatial_key], xy_aligned),
             plain(record | {"role": ROLE_SOURCE} | outcome),
+            columns[1],
         ),
     )
 
@@ -148,33 +160,53 @@ def write_embedding(
     record = {"version": RECORD_VERSION, "params": params}
     _assign(
         key_added,
-        (adata_ref, np.array(z_ref), plain(record | {"role": ROLE_REFERENCE})),
-        (adata_src, np.array(z_src), plain(record | {"role": ROLE_SOURCE, "report": report})),
+        (adata_ref, np.array(z_ref), plain(record | {"role": ROLE_REFERENCE}), {}),
+        (adata_src, np.array(z_src), plain(record | {"role": ROLE_SOURCE, "report": report}), {}),
     )
 
 
 def write_applied(adata: AnnData, *, key_added: str, xy: np.ndarray, params: Mapping[str, Any]) -> None:
     """Write where a map took the cells, shape ``(n, 2)``, to ``obsm[key_added]``, and the parameters to ``uns``."""
-    _assign(key_added, (adata, xy, plain({"version": RECORD_VERSION, "role": ROLE_APPLIED, "params": params})))
+    _assign(key_added, (adata, xy, plain({"version": RECORD_VERSION, "role": ROLE_APPLIED, "params": params}), {}))
 
 
-def _assign(key: str, *results: tuple[AnnData, np.ndarray | pd.DataFrame, dict[str, Any]]) -> None:
+def _assign(key: str, *results: tuple[AnnData, np.ndarray | pd.DataFrame, dict[str, Any], Columns]) -> None:
     """Put finished results in place, all or, if that fails or is interrupted, none. Nothing here computes."""
-    if any(key in adata.uns.get(UNS, {}) for adata, _, _ in results):
+    if any(key in adata.uns.get(UNS, {}) for adata, _, _, _ in results):
         logger.info("overwriting the results of an earlier run under %r", key)
-    before = [(adata, adata.obsm.get(key), adata.uns.get(UNS)) for adata, _, _ in results]
+    before = [(adata, adata.obsm.get(key), adata.uns.get(UNS), _columns_of(adata, key)) for adata, _, _, _ in results]
     try:
-        for adata, array, record in results:  # where both are one object, the source's results stay, with the map
+        for adata, array, record, columns in results:  # where both are one object, the source's results stay
             adata.obsm[key] = array
+            write_columns(adata, key, columns)
             adata.uns[UNS] = {**adata.uns.get(UNS, {}), key: record}
     except BaseException:
-        for adata, *old in before:
+        for adata, *old, columns in before:
             for where, name, value in zip((adata.obsm, adata.uns), (key, UNS), old, strict=True):
                 if value is not None:
                     where[name] = value
                 elif name in where:
                     del where[name]
+            for name in cell_columns(key):
+                if name in columns:
+                    adata.obs[name] = columns[name]
+                elif name in adata.obs:
+                    del adata.obs[name]
         raise
+
+
+def _columns_of(adata: AnnData, key: str) -> dict[str, Any]:
+    """Return the columns of ``obs`` that belong to a key."""
+    return {name: adata.obs[name].copy() for name in cell_columns(key) if name in adata.obs}
+
+
+def write_columns(adata: AnnData, key: str, columns: Columns) -> None:
+    """Put the columns that belong to a key into ``obs``; those that an earlier run left and this one lacks go."""
+    for name in cell_columns(key):
+        if name in columns:
+            adata.obs[name] = columns[name]
+        elif name in adata.obs and key in adata.uns.get(UNS, {}):
+            del adata.obs[name]
 
 
 def recorded_pose(

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from inst_align._anndata import write_alignment
 from inst_align._checks import warn_user
+from inst_align._keys import cell_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,8 +112,20 @@ def finish(
         params=params | seed | genes | {"spatial_key": spatial_key, "normalized": dict(pair.normalized)},
         alignment=result,
         xy_aligned=pair.cells[1].moved_by(result.transform),
+        columns=_columns(pair, result, key_added),
     )
     return (adata_ref, adata_src) if copy else None
+
+
+def _columns(pair: Pair, result: Alignment, key_added: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the columns of ``obs`` for the reference and the source, in the order of their objects."""
+    if result.cells is None:
+        return {}, {}
+    (ref, src), (overlap, sd) = pair.cells, cell_columns(key_added)
+    return (
+        {overlap: ref.spread(result.cells.overlap_ref)},
+        {overlap: src.spread(result.cells.overlap_src), sd: src.spread(result.cells.position_sd)},
+    )
 
 
 def warn_about_pose(report: dict[str, Any], *, allow_reflection: bool) -> None:
@@ -123,11 +136,32 @@ def warn_about_pose(report: dict[str, Any], *, allow_reflection: bool) -> None:
             f"A mirror image of the source fits clearly better (score {report['pose_mirrored_score']:.2f} against "
             f"{score:.2f}): if a section may have been flipped, pass `allow_reflection=True`."
         )
-    if report.get("pose_ambiguous"):
+    if report.get("pose_ambiguous") and report.get("verdict") != "poor":
+        rivalry = report.get("pose_rivalry", report["pose_runner_up"] / max(score, 1e-9))
         warn_user(
-            f"A distinctly different pose fits nearly as well (score {report['pose_runner_up']:.2f} against "
-            f"{score:.2f}): the tissue may be symmetric; look at `ia.pl.alignment` before you trust the result."
+            f'Verdict "ambiguous pose": a distinctly different pose fits nearly as well ({rivalry:.0%} of the agreement): '
+            f"the tissue may be symmetric, or too little of it is in both sections; look at `ia.pl.alignment` before you "
+            f"trust the result, and settle it by landmarks or `init`."
         )
+
+
+def warn_about_verdict(report: dict[str, Any]) -> None:
+    """Warn when the sections do not agree at all where the source was laid."""
+    if report.get("verdict") != "poor":
+        return
+    name, genes = ("heldout", "held-out genes") if "heldout_z" in report else ("feature", "the sections")
+    found, null, shared = (report[f"{name}_{key}"] for key in ("correlation_pose", "correlation_null", "shared_signal"))
+    said = (
+        f"{genes} correlate by {found:.2f} there, unrelated sections would by {null:.2f}, and {max(shared, 0):.0%} of the "
+        f"sections' spatial signal is common to both"
+        if np.isfinite(found)
+        else "hardly a cell lies on tissue of the other section"
+    )
+    warn_user(
+        f'Verdict "poor": the sections do not agree where the source was laid ({said}): do not use this result before you '
+        f"have checked that both are of the same tissue, that the rows of expression and coordinates belong together, and "
+        f"that gene names mean the same in both, and give the pose by landmarks or `init` if all that is so."
+    )
 
 
 def warn_about_overlap(pair: Pair, result: Alignment) -> None:

@@ -49,6 +49,12 @@ class Cells:
         result[known] = move(self.xy[known])
         return result
 
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Return values of the fitted cells, shape ``(k,)``, as a column for all cells; NaN for the others."""
+        result = np.full(len(self.fitted), np.nan)
+        result[self.fitted] = values
+        return result
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pair:

@@ -184,7 +184,9 @@ def test_two_coordinate_systems_of_one_object(sections, quick, expected):
     before = sdata["table"].obs.copy()
     ia.tl.align_spatialdata(sdata, sdata, **{**quick, "coordinate_system": ("one", "two")})
     table = sdata["table"]
-    pd.testing.assert_frame_equal(table.obs, before)
+    pd.testing.assert_frame_equal(table.obs[before.columns], before)
+    assert table.obs["inst_overlap"].notna().all()
+    assert table.obs["inst_sd"].notna().sum() == len(expected[1])
     for region, adata in zip(("circles_one", "circles_two"), expected):
         mine = (table.obs["region"] == region).to_numpy()
         order = np.argsort(table.obs["instance"].to_numpy()[mine])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from anndata import AnnData
 
 from inst_align._checks._words import ARGUMENTS, Role, listing, warn_user
-from inst_align._keys import UNS
+from inst_align._keys import UNS, cell_columns
 
 
 def check_anndata(adata: object, argument: str) -> None:
@@ -69,4 +69,10 @@ def check_key_added(adata: AnnData, key_added: str, name: str, *, spatial_key: s
         raise ValueError(
             f"{where}: `obsm[{key_added!r}]` is already there in the {name} and not this package's own; "
             f"pass another `key_added`."
+        )
+    columns = [column for column in cell_columns(key_added) if column in adata.obs]
+    if columns and key_added not in ours:
+        raise ValueError(
+            f"{where}: `obs[{columns[0]!r}]` is already there in the {name} and not this package's own; rename it, or pass "
+            f"another `key_added`."
         )

@@ -11,7 +11,7 @@ from spatialdata.transformations import Affine as SpatialDataAffine
 from spatialdata.transformations import Sequence
 
 from inst_align._checks import listing
-from inst_align._keys import SPATIALDATA, UNS
+from inst_align._keys import SPATIALDATA, UNS, cell_columns
 from inst_align._record import plain
 from inst_align._spatialdata.elements import add, elements_in, matrix_to, new_names, register, transformations
 from inst_align._spatialdata.move import check_movable
@@ -197,3 +197,7 @@ def _write_tables(ref: Cells, src: Cells, key: str, results: tuple[AnnData, AnnD
     table = src.sdata.tables[src.name]
     if ref.sdata is src.sdata and ref.name == src.name:  # one table for both sections: the record is the source's
         table.obsm[key][ref.rows] = reference_rows
+        for column in set(cell_columns(key)) & set(results[0].obs):
+            values = table.obs[column].to_numpy(copy=True)
+            values[ref.rows] = results[0].obs[column]
+            table.obs[column] = values

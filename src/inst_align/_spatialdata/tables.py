@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from inst_align._checks import Role, listing
-from inst_align._keys import SPATIAL, UNS
+from inst_align._keys import SPATIAL, UNS, cell_columns
 from inst_align._spatialdata.centroids import instances
 from inst_align._spatialdata.elements import matrix_to, spatial_elements, transformations
 
@@ -70,6 +70,11 @@ class Cells:
         xy = np.full((table.n_obs, 2), np.nan)
         xy[self.rows] = result.obsm[key]
         table.obsm[key] = xy
+        for column in cell_columns(key):
+            if column in result.obs:
+                values = np.full(table.n_obs, np.nan)
+                values[self.rows] = result.obs[column]
+                table.obs[column] = values
         table.uns[UNS] = {**table.uns.get(UNS, {}), key: result.uns[UNS][key]}
 
 

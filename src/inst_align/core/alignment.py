@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from inst_align.core.cells import CellQuality
     from inst_align.core.transforms import Affine, Compose
 
 
@@ -53,6 +54,8 @@ class Alignment:
         The canonical expression field as plain arrays, or ``None`` when none was fitted.
     seconds
         Wall time by stage. Not part of the record, which is the same for the same seed.
+    cells
+        What is said of each cell, in the order of the sections that were given, or ``None``.
     """
 
     affine: Affine
@@ -61,3 +64,4 @@ class Alignment:
     history: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     field: dict[str, Any] | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    cells: CellQuality | None = None

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from inst_align.core.acceptance import Halves, stays
 from inst_align.core.alignment import Alignment, Callback, Step
+from inst_align.core.cells import CellQuality, inverse_consistency
 from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import SharedFeatures
@@ -25,16 +25,16 @@ from inst_align.core.pose import PoseConfig, search_pose
 from inst_align.core.quality import (
     AMBIGUOUS,
     MIRRORED,
-    NON_RIGID,
-    RIGID_SUFFICIENT,
     UNTESTED,
     feature_correlation,
     map_report,
 )
 from inst_align.core.registration import Registration, RegistrationConfig, register
+from inst_align.core.rival import DOUBT, RIVAL, rivalry
 from inst_align.core.section import Section, UnitFrame
 from inst_align.core.threads import torch_settings
 from inst_align.core.transforms import Affine, Compose
+from inst_align.core.verdict import judge, relation, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +100,7 @@ class Prepared:
     shared: SharedFeatures
     features_ref: torch.Tensor
     features_src: torch.Tensor
+    orders: tuple[np.ndarray, np.ndarray]
 
     @classmethod
     def of(
@@ -113,10 +114,11 @@ class Prepared:
         device: torch.device,
     ) -> Prepared:
         """Sort the cells of both sections and compute their features on ``device``."""
-        ref, src = (section.in_order(section.canonical_order()) for section in (ref, src))
+        orders = ref.canonical_order(), src.canonical_order()
+        ref, src = ref.in_order(orders[0]), src.in_order(orders[1])
         shared = SharedFeatures.of_pair(ref, src, n_components=n_components, n_neighbors=n_neighbors, device=device)
         features_ref, features_src = shared.of(generator)
-        return cls(ref=ref, src=src, shared=shared, features_ref=features_ref, features_src=features_src)
+        return cls(ref=ref, src=src, shared=shared, features_ref=features_ref, features_src=features_src, orders=orders)
 
 
 class Clock:
@@ -180,6 +182,8 @@ def fit_pose(
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
             affine, report = find_pose(pair, method=method, allow_reflection=allow_reflection, landmarks=landmarks)
+            report |= relation(pair, affine, config.n_neighbors)
+            report["verdict"] = verdict_of(report.get("verdict", UNTESTED), report)
     report |= clock.report
     if landmarks is not None:
         report |= landmark_report(landmarks, affine, affine, ref.spacing)
@@ -187,9 +191,17 @@ def fit_pose(
 
 
 def find_pose(
-    pair: Prepared, *, method: PoseMethod, allow_reflection: bool, landmarks: Landmarks | None = None
+    pair: Prepared,
+    *,
+    method: PoseMethod,
+    allow_reflection: bool,
+    landmarks: Landmarks | None = None,
+    doubts: bool = True,
 ) -> tuple[Affine, dict[str, Any]]:
-    """Return the pose as a map from the source's to the reference's user frame, and what there is to say about it."""
+    """Return the pose as a map from the source's to the reference's user frame, and what there is to say about it.
+
+    ``doubts=False`` takes the scores of the search as they are.
+    """
     frame_ref = UnitFrame.of(pair.ref.xy)
     frame_src = UnitFrame.of(pair.src.xy, scale=frame_ref.scale)
     xy_ref, xy_src = frame_ref.rounded(pair.ref.xy), frame_src.rounded(pair.src.xy)
@@ -202,14 +214,20 @@ def find_pose(
         marks = landmarks and landmarks.mapped(frame_ref.rounded, frame_src.rounded)
         result = search_pose(xy_ref, xy_src, *shared, PoseConfig(allow_reflection=allow_reflection), marks)
         unit_matrix = result.best.matrix
-        runner_up = result.runner_up.score if result.runner_up else -1.0
-        found = {
-            "pose_score": result.best.score,
-            "pose_overlap": result.best.overlap,
+        best, second = result.best, result.runner_up
+        runner_up = second.score if second else -1.0
+        rival = {}
+        if doubts and marks is None and second and 0 < best.score * DOUBT <= runner_up:
+            rival["pose_rivalry"] = rivalry(xy_ref, xy_src, shared, Affine(best.matrix), Affine(second.matrix))
+        found = rival | {
+            "pose_score": best.score,
+            "pose_overlap": best.overlap,
             "pose_runner_up": runner_up,
-            "pose_ambiguous": (marks is None and result.best.score <= 0) or runner_up >= AMBIGUOUS * result.best.score,
+            "pose_ambiguous": rival["pose_rivalry"] >= RIVAL
+            if rival
+            else (marks is None and best.score <= 0) or runner_up >= AMBIGUOUS * best.score,
             "pose_mirrored_score": result.mirrored.score,
-            "pose_mirrored_better": result.mirrored.score > MIRRORED * max(result.best.score, 0.0),
+            "pose_mirrored_better": result.mirrored.score > MIRRORED * max(best.score, 0.0),
         }
     affine = Affine(np.linalg.inv(frame_ref.matrix) @ unit_matrix @ frame_src.matrix)
     return affine, {"pose_method": method, "angle": affine.angle, "mirrored": affine.is_reflection, **found}
@@ -272,9 +290,10 @@ def fit_pair(
             posed = affine
             affine, bends, verdict = checkpoint.once(
                 "trial",
-                lambda: _judge(
+                lambda: judge(
                     pair,
                     posed,
+                    report,
                     searched=init is None,
                     accept=accept,
                     config=config,
@@ -315,6 +334,12 @@ def fit_pair(
                 report["sampling_error"] = error / unit
             report |= verdict | map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
             report |= clock.report
+            if found is not None:
+                report |= inverse_consistency(xy[1], found.forward, found.backward, pair.ref.spacing / frame.scale)
+            cells = CellQuality.of(
+                pair.ref, pair.src, features, transform, frame, config.registration, report["verdict"]
+            )
+            report |= cells.report(pair.ref.spacing)
             if landmarks is not None:
                 report |= landmark_report(landmarks, affine, transform, pair.ref.spacing)
     return Alignment(
@@ -324,57 +349,8 @@ def fit_pair(
         history=found.history if found else {},
         field=field.pack() if field else None,
         seconds=clock.seconds,
+        cells=cells.in_order(*pair.orders),
     )
-
-
-def _judge(
-    pair: Prepared,
-    affine: Affine,
-    *,
-    searched: bool,
-    accept: Accept,
-    config: PairConfig,
-    landmarks: Landmarks | None,
-    generator: torch.Generator,
-) -> tuple[Affine, bool, dict[str, Any]]:
-    """Decide what moves: returns the pose, whether to bend the source, and what there is to say about it."""
-    halves = None
-    if accept == "auto":
-        halves = Halves.of(pair.shared, generator)
-    if halves is None:
-        return affine, accept != "rigid", {"verdict": UNTESTED}
-    frame = UnitFrame.of(pair.ref.xy)
-    report: dict[str, Any] = {}
-    marks = landmarks if landmarks is not None and landmarks.weight > 0 else None
-    if searched and marks is None:  # landmarks say where the source belongs
-        stored = frame.rounded(pair.ref.xy), frame.rounded(pair.src.xy)
-        if stays(halves.moving(stored, _in_frame(affine, frame))):
-            affine = Affine(np.eye(3))
-            report = {"pose_method": "stored", "angle": 0.0, "mirrored": False}
-    posed = frame.rounded(pair.ref.xy), frame.rounded(affine(pair.src.xy))
-    in_frame = marks and marks.mapped(frame.rounded, lambda xy: frame.rounded(affine(xy)))
-    found = halves.bending(posed, config.registration.trial(), in_frame)
-    called_for = marks is not None and marks.ask_for_bending(affine, pair.ref.spacing)
-    if marks is not None:
-        report["landmarks_ask_for_bending"] = called_for
-    bends = found.pays or called_for
-    return (
-        affine,
-        bends,
-        {
-            **report,
-            "verdict": NON_RIGID if bends else RIGID_SUFFICIENT,
-            "heldout_correlation_rigid": found.simple,
-            "heldout_correlation_nonrigid": found.elaborate,
-            "heldout_gain": found.gain,
-            "heldout_gain_standard_error": found.standard_error,
-        },
-    )
-
-
-def _in_frame(affine: Affine, frame: UnitFrame) -> Affine:
-    """Return a map of user units as one of the unit frame."""
-    return Affine(frame.matrix @ affine.matrix @ np.linalg.inv(frame.matrix))
 
 
 def _polished(

@@ -9,16 +9,19 @@ import torch
 
 from inst_align.core.alignment import Alignment
 from inst_align.core.canonical import CanonicalField
+from inst_align.core.cells import CellQuality
 from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.fit import Clock, Prepared, agreement, given_or_found_pose
 from inst_align.core.paper import PaperConfig, PaperFit, fit_paper
-from inst_align.core.quality import map_report
+from inst_align.core.quality import UNTESTED, map_report
 from inst_align.core.raster import Grid
+from inst_align.core.registration_config import RegistrationConfig
 from inst_align.core.section import Section, UnitFrame
 from inst_align.core.threads import torch_settings
 from inst_align.core.transforms import Affine, Compose, Displacement
 from inst_align.core.velocity import fade
+from inst_align.core.verdict import relation
 
 if TYPE_CHECKING:
     from inst_align.core.alignment import Callback, Step
@@ -59,6 +62,7 @@ def fit_pair_paper(
                 generator=generator,
                 stops=clock.stops,
             )
+            report = {**report, "verdict": UNTESTED, **relation(pair, affine, 1)}
         frame = UnitFrame.of(pair.ref.xy)
         xy_ref, posed = frame.rounded(pair.ref.xy), frame.rounded(affine(pair.src.xy))
 
@@ -85,6 +89,11 @@ def fit_pair_paper(
             report |= map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
             report |= clock.report
             report["sampling_error"] = error / pair.ref.spacing
+            features = pair.features_ref, pair.features_src
+            cells = CellQuality.of(
+                pair.ref, pair.src, features, transform, frame, RegistrationConfig(), report["verdict"]
+            )
+            report |= cells.report(pair.ref.spacing)
     z_score = np.eye(3)
     z_score[:2, :2], z_score[:2, 2] = np.diag(1 / fit.scale), -fit.center / fit.scale
     canonical = CanonicalField(matrix=z_score @ frame.matrix, field=fit.field, decoder=fit.decoder)
@@ -95,6 +104,7 @@ def fit_pair_paper(
         history=fit.history,
         field=canonical.pack(),
         seconds=clock.seconds,
+        cells=cells.in_order(*pair.orders),
     )
 
 

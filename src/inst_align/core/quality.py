@@ -18,6 +18,7 @@ AMBIGUOUS = 0.95
 MIRRORED = 1.05
 """A mirrored pose whose score exceeds the winner's by this factor is told of."""
 NON_RIGID, RIGID_SUFFICIENT, UNTESTED = "non-rigid", "rigid sufficient", "untested"
+POOR, AMBIGUOUS_POSE = "poor", "ambiguous pose"
 """Verdicts."""
 N_NEIGHBORS = 8
 

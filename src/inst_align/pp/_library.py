@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inst_align._anndata import write_columns
 from inst_align._checks import (
     check_anndata,
     check_key_added,
@@ -16,7 +17,7 @@ from inst_align._checks import (
     listing,
     rows_with,
 )
-from inst_align._keys import ROLE_LIBRARY, UNS
+from inst_align._keys import ROLE_LIBRARY, UNS, cell_columns
 from inst_align._record import RECORD_VERSION, plain, read_record
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def _section(adata: AnnData, library_key: str, label: object) -> AnnData:
         if own is None:  # its rows are NaN
             del records[key]
             section.obsm.pop(key, None)
+            section.obs = section.obs.drop(columns=list(cell_columns(key)), errors="ignore")
         else:
             records[key] = own
     if UNS in section.uns:
@@ -138,9 +140,30 @@ def join_sections(adata: AnnData, adata_ref: AnnData, adata_src: AnnData, *, lib
             "them first."
         )
     results = {key: _joined(adata, key, library_key, (adata_ref, *ref), (adata_src, *src)) for key in keys}
+    columns = {
+        key: _columns(adata, key, np.asarray(array), (adata_ref, ref[1]), (adata_src, src[1]))
+        for key, (array, _) in results.items()
+    }
     for key, (array, record) in results.items():
         adata.obsm[key] = array
+        write_columns(adata, key, columns[key])
         adata.uns[UNS] = {**adata.uns.get(UNS, {}), key: record}
+
+
+def _columns(
+    adata: AnnData, key: str, array: np.ndarray, *sections: tuple[AnnData, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the columns of ``obs`` that belong to a key: rows of sections (with their masks), and NaN where ``array`` is."""
+    found: dict[str, np.ndarray] = {}
+    for name in cell_columns(key):
+        if not any(name in section.obs for section, _ in sections):
+            continue
+        known = name in adata.obs and key in adata.uns.get(UNS, {})
+        found[name] = adata.obs[name].to_numpy(np.float64, copy=True) if known else np.full(adata.n_obs, np.nan)
+        for section, rows in sections:
+            found[name][rows] = section.obs.get(name, np.nan)
+        found[name][np.isnan(array[:, 0])] = np.nan
+    return found
 
 
 def _rows_of(

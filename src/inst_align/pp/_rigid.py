@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from inst_align import _keys
 from inst_align._anndata import check_key_added, read_pair
-from inst_align._calls import finish, fit_rigidly, identity_of, warn_about_overlap, warn_about_pose, warn_about_stop
+from inst_align._calls import (
+    finish,
+    fit_rigidly,
+    identity_of,
+    warn_about_overlap,
+    warn_about_pose,
+    warn_about_stop,
+    warn_about_verdict,
+)
 from inst_align._checks import check_copy, warn_of_pieces
 from inst_align._device import resolve_device
 from inst_align._landmarks import read_landmarks, recorded_landmarks, warn_about_landmarks
@@ -120,8 +128,9 @@ def rigid_align(
     Warns
     -----
     UserWarning
-        If a distinctly different pose, or a mirror image, explains the sections as well or better, if the sections hardly
-        overlap, if one is in pieces that lie apart, if cells are left out of the fit, or if landmarks end far apart.
+        If the sections do not agree at all (verdict "poor"); if a distinctly different pose, or a mirror image, explains
+        them as well or better; if they hardly overlap, if one is in pieces that lie apart, if cells are left out of the
+        fit, or if landmarks end far apart.
 
     Examples
     --------
@@ -174,6 +183,7 @@ def rigid_align(
     result = resized.result(result)
     if same is not None:
         result.report["pose_method"] = "identical"
+    warn_about_verdict(result.report)
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_overlap(pair, result)
     warn_about_stop(result.report)

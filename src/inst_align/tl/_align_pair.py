@@ -17,6 +17,7 @@ from inst_align._calls import (
     warn_about_overlap,
     warn_about_pose,
     warn_about_stop,
+    warn_about_verdict,
 )
 from inst_align._checkpoint import as_folder, drawn_seed, keeping, state_digest
 from inst_align._checks import check_copy, warn_of_few_cells, warn_of_negative
@@ -123,7 +124,7 @@ def align_pair(
         Whether the pose may be a mirror image.
     accept
         ``"auto"`` bends the source only if that pays on genes held out of a trial fit, or if landmarks cannot meet
-        otherwise, and else keeps the pose; where the sections lie on each other as they are stored and there are no
+        otherwise, and else keeps the pose, as it does where the sections do not agree at all; where the sections lie on each other as they are stored and there are no
         landmarks, not even that moves. The verdict and its numbers are in the report. ``"nonrigid"`` and ``"rigid"``
         decide beforehand. The paper's preset always bends.
     field
@@ -162,6 +163,17 @@ def align_pair(
     ``uns["inst_align"][key_added]``
         The record, on the source with the map, the report, the history and the field; see
         :func:`inst_align.get.transform` and :func:`inst_align.get.report`.
+    ``obs["inst_overlap"]``
+        The probability that a cell has a counterpart in the other section, from 0 to 1, told from where there is tissue
+        after the alignment.
+    ``obs["inst_sd"]``
+        On the source alone: how far a cell is expected to be from where it belongs (root mean square), in the
+        reference's units, if the pose is right. Of a section that was not bent: how far off it might be without that
+        having been noticed.
+
+    Both columns are NaN for cells left out of the fit, and for all cells where the verdict is "poor"; with fewer than 50
+    cells in a section there are none. With another ``key_added`` they are called ``<key_added>_overlap`` and
+    ``<key_added>_sd``.
 
     Raises
     ------
@@ -179,10 +191,11 @@ def align_pair(
     Warns
     -----
     UserWarning
-        If the pose is ambiguous, a mirror image fits better, the sections hardly overlap, the map folds, or it explains
-        the expression no better than the pose alone; if a stage stopped because its numbers were no longer finite; if a
-        section has fewer than 50 cells, so that the map is only rigid; if cells are left out of the fit; if landmarks end
-        far apart, or the coordinates that ``init`` names were not moved rigidly.
+        If the sections do not agree at all (verdict "poor"), the pose is ambiguous, a mirror image fits better, the
+        sections hardly overlap, the map folds, or it explains the expression no better than the pose alone; if a stage
+        stopped because its numbers were no longer finite; if a section has fewer than 50 cells, so that the map is only
+        rigid; if cells are left out of the fit; if landmarks end far apart, or the coordinates that ``init`` names were
+        not moved rigidly.
 
     Examples
     --------
@@ -256,6 +269,7 @@ def fit_sections(
 ) -> tuple[Pair, Alignment, dict[str, Any]]:
     """Do all of :func:`align_pair` but the writing; returns what was read, the outcome, and what to record."""
     from inst_align.core.threads import repeatable
+    from inst_align.core.verdict import verdict_of
 
     check_copy(adata_ref, adata_src, copy=copy)
     pair = read_pair(
@@ -306,6 +320,7 @@ def fit_sections(
                 )
     result = resized.result(result)
     result.report.update(start.report)
+    result.report["verdict"] = verdict_of(result.report["verdict"], result.report)
     if "heldout_gain" in result.report:
         logger.info(
             "%s: held-out genes gain %.4f +- %.4f of their variance by bending",
@@ -313,6 +328,7 @@ def fit_sections(
             result.report["heldout_gain"],
             result.report["heldout_gain_standard_error"],
         )
+    warn_about_verdict(result.report)
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_overlap(pair, result)
     warn_about_map(result.report)

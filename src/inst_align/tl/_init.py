@@ -11,6 +11,8 @@ import numpy as np
 from inst_align._anndata import recorded_pose
 from inst_align._calls import identity_of
 from inst_align._checks import check_scale, coordinates, listing, warn_user
+from inst_align._keys import SPATIAL_RIGID
+from inst_align._record import read_record
 from inst_align.core.landmarks import rigid_fit
 from inst_align.core.transforms import Affine
 
@@ -105,7 +107,9 @@ def _of_word(
             same = None if searched or scale not in (None, 1) else identity_of(pair)
             return Start(pose=same, report={"pose_method": "identical"} if same else {})
         logger.info('starting from the pose recorded by rigid_align; pass `init="search"` to search again')
-        return Start(pose=recorded, report={"pose_method": "recorded"})
+        said = read_record(adata_src, SPATIAL_RIGID).get("report", {})
+        doubts = {name: said[name] for name in said if name.startswith("pose_")}
+        return Start(pose=recorded, report={**doubts, "pose_method": "recorded"})
     if init not in adata_src.obsm:
         there = ", ".join(map(repr, sorted(adata_src.obsm)))
         raise KeyError(

@@ -1,0 +1,1 @@
+"""Is what the package says of its own results true?"""

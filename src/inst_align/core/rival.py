@@ -1,0 +1,86 @@
+"""Is there another pose that the sections would agree in nearly as well? Asked again where the search was in doubt.
+
+The search compares poses on coarse images, where the winner was refined and most others were not, and small sections
+look better or worse than they are. So a runner-up that comes near is polished as the winner was, and both are asked on the
+cells, in both directions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inst_align.core.polish import polish_pose
+from inst_align.core.quality import interpolate
+from inst_align.core.registration_config import RegistrationConfig
+from inst_align.core.section import median_spacing
+from inst_align.core.transforms import Affine
+
+if TYPE_CHECKING:
+    import torch
+
+    Cells = tuple[np.ndarray, torch.Tensor]
+
+DOUBT = 0.8
+"""A runner-up whose score reaches this share of the winner's is looked at again."""
+RIVAL = 0.9
+"""A pose whose agreement reaches this share of the winner's makes the pose ambiguous."""
+ON_ITS_WAY = 0.9
+"""A pose that the polish brings this much nearer to the winner is on the winner's slope."""
+ROUNDS = 2
+"""Of the polish."""
+MAX_CELLS = 20_000
+"""Cells of either section that are looked at."""
+MAX_ASKED = 1500
+OVERLAP_POWER = 0.5
+MIN_CELLS = 10
+
+
+def rivalry(
+    xy_ref: np.ndarray,
+    xy_src: np.ndarray,
+    features: tuple[torch.Tensor, torch.Tensor],
+    winner: Affine,
+    runner_up: Affine,
+) -> float:
+    """Return the agreement after the runner-up, once polished, as a share of that after the winner.
+
+    Zero if the polish takes it towards the winner: then it is no pose of its own, but one that was on its way there.
+
+    Parameters
+    ----------
+    xy_ref, xy_src
+        Coordinates, shapes (n, 2) and (m, 2), each centred, in one common unit.
+    features
+        Of the reference (n, k) and the source (m, k).
+    winner, runner_up
+        The poses, of these coordinates; the winner polished already.
+    """
+    posed = runner_up(xy_src)
+    polished = Affine(polish_pose(xy_ref, posed, *features, RegistrationConfig(), rounds=ROUNDS))(posed)
+    won = winner(xy_src)
+    if np.linalg.norm(polished - won) < ON_ITS_WAY * np.linalg.norm(posed - won):
+        return 0.0
+    found = [_agreement((xy_ref, features[0]), (xy, features[1])) for xy in (won, polished)]
+    return found[1] / found[0] if found[0] > 0 else float("inf")
+
+
+def _agreement(ref: Cells, src: Cells) -> float:
+    """Correlation, mean of both directions, times a power of the overlap."""
+    few = [(xy[::step], features[::step]) for xy, features in (ref, src) for step in [-(-len(xy) // MAX_CELLS)]]
+    width = max(median_spacing(xy) for xy, _ in few)
+    directions = [_one_way(own, other, width) for own, other in (few, few[::-1])]
+    correlation, overlap = zip(*directions, strict=True)
+    return float(np.mean(correlation) * max(overlap) ** OVERLAP_POWER)
+
+
+def _one_way(own: Cells, other: Cells, width: float) -> tuple[float, float]:
+    step = -(-len(own[0]) // MAX_ASKED)
+    found, covered = interpolate(*other, own[0][::step], width=width)
+    if covered.sum() < MIN_CELLS:
+        return 0.0, float(covered.mean())
+    measured = own[1][::step].cpu().numpy()[covered]
+    found, measured = (values - values.mean(axis=0) for values in (found[covered], measured))
+    scale = np.sqrt(np.square(found).sum() * np.square(measured).sum()).clip(1e-12)
+    return float((found * measured).sum() / scale), float(covered.mean())
