@@ -346,6 +346,32 @@ def test_a_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path):
     assert names(target) == {"old"}
 
 
+def test_the_folder_of_a_checkpoint_and_repeatable_sums_are_handed_on(folder, calls):
+    assert align("-o", "out.h5ad", "--checkpoint", "state", "--deterministic") == 0
+    assert calls[-1]["checkpoint"] == Path("state")
+    assert calls[-1]["deterministic"] is True
+    assert align("-o", "out.h5ad") == 0
+    assert "checkpoint" not in calls[-1]
+    assert calls[-1]["deterministic"] is False
+
+
+def test_a_rigid_alignment_needs_no_checkpoint(folder, calls, capsys):
+    assert align("-o", "out.h5ad", "--rigid-only", "--checkpoint", "state") == 2
+    assert capsys.readouterr().err.endswith("leave out --checkpoint or --rigid-only.\n")
+    assert not Path("state").exists()
+
+
+def test_too_little_memory_ends_in_one_line(folder, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise MemoryError("The memory of the CUDA device does not suffice for the field.")
+
+    monkeypatch.setattr(ia.tl, "align_pair", fail)
+    assert align("-o", "out.h5ad") == 2
+    assert capsys.readouterr().err == (
+        "inst-align: error: The memory of the CUDA device does not suffice for the field.\n"
+    )
+
+
 # ---- what is refused, and how
 
 

@@ -275,6 +275,10 @@ def test_without_cause_there_is_no_doubt() -> None:
         ({"area_change_max": 6.0}, "0.80 to 6.00 times"),
         ({"area_change_min": 0.1}, "0.10 to 1.25 times"),
         ({"landmark_error": np.array([1.0, 9.0])}, "1 of 2 pairs of landmarks"),
+        (
+            {"stopped_early": "registration: loss not finite at step 7"},
+            "stopped early (registration: loss not finite at step 7)",
+        ),
     ],
 )
 def test_a_doubt_is_spelled_out_and_takes_the_support_away(changes: dict[str, Any], words: str) -> None:

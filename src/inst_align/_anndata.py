@@ -171,13 +171,33 @@ def write_applied(adata: AnnData, *, key_added: str, xy: np.ndarray, params: Map
 
 
 def _assign(key: str, *results: tuple[AnnData, np.ndarray | pd.DataFrame, dict[str, Any], Columns]) -> None:
-    """Put finished results in place. Nothing here computes, so that there is next to nothing that can fail halfway."""
+    """Put finished results in place, all or, if that fails or is interrupted, none. Nothing here computes."""
     if any(key in adata.uns.get(UNS, {}) for adata, _, _, _ in results):
         logger.info("overwriting the results of an earlier run under %r", key)
-    for adata, array, record, columns in results:  # where both are one object, the source's results stay, with the map
-        adata.obsm[key] = array
-        write_columns(adata, key, columns)
-        adata.uns[UNS] = {**adata.uns.get(UNS, {}), key: record}
+    before = [(adata, adata.obsm.get(key), adata.uns.get(UNS), _columns_of(adata, key)) for adata, _, _, _ in results]
+    try:
+        for adata, array, record, columns in results:  # where both are one object, the source's results stay
+            adata.obsm[key] = array
+            write_columns(adata, key, columns)
+            adata.uns[UNS] = {**adata.uns.get(UNS, {}), key: record}
+    except BaseException:
+        for adata, *old, columns in before:
+            for where, name, value in zip((adata.obsm, adata.uns), (key, UNS), old, strict=True):
+                if value is not None:
+                    where[name] = value
+                elif name in where:
+                    del where[name]
+            for name in cell_columns(key):
+                if name in columns:
+                    adata.obs[name] = columns[name]
+                elif name in adata.obs:
+                    del adata.obs[name]
+        raise
+
+
+def _columns_of(adata: AnnData, key: str) -> dict[str, Any]:
+    """Return the columns of ``obs`` that belong to a key."""
+    return {name: adata.obs[name].copy() for name in cell_columns(key) if name in adata.obs}
 
 
 def write_columns(adata: AnnData, key: str, columns: Columns) -> None:

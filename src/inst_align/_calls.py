@@ -201,6 +201,15 @@ def warn_about_map(report: dict[str, Any]) -> None:
         )
 
 
+def warn_about_stop(report: dict[str, Any]) -> None:
+    """Warn when a stage stopped early."""
+    if "stopped_early" in report:
+        warn_user(
+            f"The fit stopped early ({report['stopped_early']}), and goes on from the last good state of that stage: look "
+            f"at `ia.pl.alignment` before you trust the result."
+        )
+
+
 @contextmanager
 def progress_bar(*, show: bool) -> Iterator[Callback]:
     """Yield a callback that moves one progress bar, named after the stage that runs.

@@ -102,6 +102,8 @@ class RunReport(Mapping[str, Any]):
         Distances between partners after the map, one per pair, shape ``(k,)``, nd; the last after the pose.
     landmarks_ask_for_bending
         Whether no rigid map brings the pairs together.
+    stopped_early
+        Stages that stopped because numbers were no longer finite, and where.
     spacing_reference, spacing_source
         Median neighbour distances, each in the section's own unit; the source's after ``scale``.
     other
@@ -171,6 +173,7 @@ class RunReport(Mapping[str, Any]):
     landmark_error_max: float | None = None
     landmark_error_rigid_median: float | None = None
     landmarks_ask_for_bending: bool | None = None
+    stopped_early: str | None = None
     spacing_reference: float | None = None
     spacing_source: float | None = None
     other: Mapping[str, Any] = field(default_factory=dict)

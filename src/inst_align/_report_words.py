@@ -199,6 +199,8 @@ def _of_agreement(report: RunReport) -> Iterator[str]:
 
 
 def _of_map(report: RunReport) -> Iterator[str]:
+    if report.stopped_early:
+        yield f"The fit stopped early ({report.stopped_early}) and went on from the last good state of that stage."
     if report.fold_fraction:
         yield f"The map folds at {report.fold_fraction:.2%} of the source's cells: there, it has no inverse."
     low, high = report.area_change_min, report.area_change_max

@@ -278,6 +278,21 @@ def test_an_interrupted_run_leaves_no_trace(sections, quick, monkeypatch):
         assert "inst_align" not in sdata["table"].uns
 
 
+def test_a_run_that_was_interrupted_after_the_fit_is_not_fitted_again(sections, expected, quick, tmp_path, monkeypatch):
+    def interrupt(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    kept = quick | {"checkpoint": tmp_path / "state"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inst_align._spatialdata.move.moved_points", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ia.tl.align_spatialdata(*sections, **kept)
+    monkeypatch.setattr("inst_align.core.registration._Problem.descend", interrupt)
+    ia.tl.align_spatialdata(*sections, **kept)
+    found, wanted = sections[1]["table"].obsm["spatial_aligned"], expected[1].obsm["spatial_aligned"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
 def test_all_of_it_survives_files_which_are_not_loaded(make_pair, quick, tmp_path, request):
     stored = []
     for role, sdata in zip(("ref", "src"), make_pair(scales=True)):

@@ -12,6 +12,7 @@ import torch
 from scipy import sparse
 
 from inst_align.core.fit import PairConfig, fit_pair, fit_pose
+from inst_align.core.registration import RegistrationConfig
 from inst_align.core.section import Section
 from inst_align.core.transforms import Affine, Compose, Displacement
 
@@ -277,6 +278,21 @@ def test_a_bent_section_is_bent_back_and_says_so(tiny: PairConfig) -> None:
     assert isinstance(result.transform, Compose)
     assert result.report["verdict"] == "non-rigid"
     assert result.report["heldout_gain"] > 0
+
+
+@pytest.mark.usefixtures("coarse_search")
+def test_a_whole_fit_is_the_same_however_the_sections_lie() -> None:
+    """A descent of many steps makes visible what differs in the last digit, so that nothing may differ there."""
+    ref, src, _ = pair()
+    config = PairConfig(field=None, registration=RegistrationConfig(n_pixels=48))
+    wanted = fit(ref, src, config, init=None)
+    turn, other = Affine.from_rigid(np.deg2rad(127), (3e4, -50.0)), Affine.from_rigid(np.deg2rad(-33), (-70.0, 1e5))
+    moved_ref = replace(ref, xy=0.3467 * turn(ref.xy))
+    moved_src = replace(src, xy=0.3467 * other(src.xy))
+    found = fit(moved_ref, moved_src, config, init=None).transform(moved_src.xy)
+    back = turn.inverse()(found / 0.3467)
+    assert np.abs(wanted.transform(src.xy) - wanted.affine(src.xy)).max() > ref.spacing  # something is bent
+    assert np.linalg.norm(back - wanted.transform(src.xy), axis=1).max() < 0.01 * ref.spacing
 
 
 def test_a_large_section_is_fitted_as_a_small_one_is(tiny: PairConfig, monkeypatch: pytest.MonkeyPatch) -> None:

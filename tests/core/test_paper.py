@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 
 from inst_align.core.paper import PaperConfig, PaperFit, fit_paper
-from inst_align.core.training import Checkpoint
+from inst_align.core.training import BestWeights
 
 if TYPE_CHECKING:
     from inst_align.core.alignment import Step
@@ -169,7 +169,7 @@ def test_matching_moves_the_source_towards_the_reference():
 
 def test_checkpoint_keeps_the_weights_of_the_lowest_loss():
     layer = torch.nn.Linear(1, 1, bias=False)
-    best = Checkpoint(layer)
+    best = BestWeights(layer)
     for value, loss in ((1.0, 3.0), (2.0, 1.0), (3.0, 2.0)):
         torch.nn.init.constant_(layer.weight, value)
         best.offer(loss)

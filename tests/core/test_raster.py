@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inst_align.core.raster import Grid, blur, sample, splat
+from inst_align.core.raster import Grid, blur, gathered, grid_sample, sample, splat
 
 CPU = torch.device("cpu")
 GRID = Grid(origin=(-3.0, 5.0), pixel=0.5, height=9, width=14)
@@ -105,3 +105,43 @@ def test_blurring_keeps_mass_place_and_channels_apart_and_spreads_by_sigma() -> 
 def test_no_blur_is_no_change() -> None:
     image = torch.rand(1, 5, 6, generator=torch.Generator().manual_seed(0))
     assert torch.equal(blur(image, 0.0), image)
+
+
+@pytest.mark.parametrize("border", [False, True])
+def test_looking_pixels_up_is_torchs_own_sampling_with_its_gradients(border: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.rand(2, 3, 6, 4, generator=generator)
+    found = []
+    for function in (grid_sample, gathered):
+        image = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        points = (3 * torch.rand(2, 6, 4, 2, generator=torch.Generator().manual_seed(2)) - 1.5).requires_grad_()
+        values = function(image, points, border=border)
+        (values * weight).sum().backward()
+        found.append((values.detach(), image.grad, points.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
+    assert found[0][2].abs().max() > 0.1
+
+
+def test_points_on_pixels_and_on_the_border_are_looked_up_right() -> None:
+    image = torch.arange(12.0).reshape(1, 1, 3, 4)
+    corners = torch.tensor([[[[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0], [-1 / 3, 0.0]]]])
+    assert gathered(image, corners).flatten().tolist() == pytest.approx([0.0, 11.0, 3.0, 5.0])
+
+
+def test_a_registration_that_looks_pixels_up_finds_the_same_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inst_align.core import mismatch, registration, velocity
+
+    rng = np.random.default_rng(0)
+    xy = rng.normal(size=(300, 2))
+    features = torch.as_tensor(np.sin(2 * xy @ rng.normal(size=(2, 4))), dtype=torch.float32)
+    config = registration.RegistrationConfig(
+        levels=(registration.Level(sigma=0.4, control_spacing=1.2, steps=6),), n_pixels=32
+    )
+    moved = xy + 0.1 * np.sin(xy[:, ::-1])
+    wanted = registration.register(xy, moved, features, features, config).forward(moved)
+    for module in (mismatch, registration, velocity):
+        monkeypatch.setattr(module, "grid_sample", gathered)
+    found = registration.register(xy, moved, features, features, config).forward(moved)
+    assert np.abs(wanted - moved).max() > 0.02
+    np.testing.assert_allclose(found, wanted, atol=2e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from inst_align.core.section import Section, UnitFrame
+from inst_align.core.section import STEP, Section, UnitFrame
 
 
 def rotation(degrees: float) -> np.ndarray:
@@ -65,6 +65,22 @@ def test_rotating_shifting_and_rescaling_the_input_leaves_unit_coordinates_alone
 ) -> None:
     other = 0.37 * cloud @ rotation(degrees).T + [5e4, -3e4]
     np.testing.assert_allclose(UnitFrame.of(other).to_unit(other), UnitFrame.of(cloud).to_unit(cloud), atol=1e-9)
+
+
+@pytest.mark.parametrize("degrees", [0, 10, 90, 180, 233])
+def test_rounded_they_are_the_same_bits_and_still_where_they_were(cloud: np.ndarray, degrees: float) -> None:
+    other = 0.37 * cloud @ rotation(degrees).T + [5e4, -3e4]
+    rounded = UnitFrame.of(cloud).rounded(cloud)
+    np.testing.assert_array_equal(UnitFrame.of(other).rounded(other), rounded)
+    np.testing.assert_allclose(rounded, UnitFrame.of(cloud).to_unit(cloud), atol=STEP / 2, rtol=0)
+    assert len(np.unique(rounded, axis=0)) == len(cloud)
+
+
+def test_the_order_of_the_cells_does_not_depend_on_how_the_section_lies(cloud: np.ndarray) -> None:
+    wanted = section(cloud).canonical_order()
+    turned = section(cloud @ rotation(77).T * 12.3 - 45.6)
+    np.testing.assert_array_equal(turned.canonical_order(), wanted)
+    assert not np.array_equal(np.lexsort((turned.xy[:, 1], turned.xy[:, 0])), wanted)
 
 
 def test_the_frame_of_a_symmetric_section_does_not_flip_when_it_is_shifted_or_rescaled() -> None:

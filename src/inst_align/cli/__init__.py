@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("inst-align: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (KeyError, OSError, TypeError, ValueError) as error:
+    except (KeyError, MemoryError, OSError, TypeError, ValueError) as error:
         if options.debug:
             raise
         print(f"inst-align: error: {_sentence(error)}", file=sys.stderr)

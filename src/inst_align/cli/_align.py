@@ -53,6 +53,10 @@ def _check_options(options: Namespace) -> None:
         )
     if options.rigid_only and options.preset != "default":
         raise ValueError(f'`preset="{options.preset}"` is a non-rigid method; leave out --preset or --rigid-only.')
+    if options.rigid_only and options.checkpoint is not None:
+        raise ValueError(
+            "`checkpoint` is for a non-rigid fit, which takes time; leave out --checkpoint or --rigid-only."
+        )
     if options.rigid_only and options.init is not None:
         raise ValueError(f"`init={options.init!r}` is where a non-rigid fit starts; leave out --init or --rigid-only.")
 
@@ -78,6 +82,7 @@ def _fit(ref: AnnData, src: AnnData, options: Namespace, key: str, landmarks: di
         "key_added": key,
         "rng": options.rng,
         "device": options.device,
+        "deterministic": options.deterministic,
         **landmarks,
         "landmark_weight": options.landmark_weight,
     }
@@ -85,7 +90,7 @@ def _fit(ref: AnnData, src: AnnData, options: Namespace, key: str, landmarks: di
         ia.pp.rigid_align(ref, src, **common)
         return
     show = sys.stderr.isatty() and not options.quiet
-    more = {} if options.init is None else {"init": options.init}
+    more = {name: value for name in ("init", "checkpoint") if (value := getattr(options, name)) is not None}
     ia.tl.align_pair(ref, src, preset=options.preset, field=not options.no_field, progress=show, **common, **more)
 
 

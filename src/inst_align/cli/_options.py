@@ -43,6 +43,9 @@ def parser() -> ArgumentParser:
         "align", help="align a section of yours to another", description=ALIGN, epilog=NAMES, allow_abbrev=False
     )
     _add_align_options(align)
+    align.add_argument_group("reproducibility").add_argument(
+        "--deterministic", action="store_true", help="the same bits in every run on CUDA, more slowly"
+    )
     report = commands.add_parser("report", help="show how good an alignment is", description=REPORT, allow_abbrev=False)
     _add_report_options(report)
     for command in (demo, align):
@@ -79,6 +82,12 @@ def _add_align_options(command: ArgumentParser) -> None:
     files.add_argument("--report", type=Path, metavar="FILE", help="write how good the result is, as a page: .html")
     files.add_argument(
         "--color", metavar="KEY", help="column of obs, or gene, to colour the plot and the report by (default: section)"
+    )
+    files.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="keep the state of the fit in this folder: the same command goes on from there if it was stopped",
     )
     files.add_argument("--overwrite", action="store_true", help="allow the outputs to take the place of the inputs")
     method = command.add_argument_group("method")

@@ -37,8 +37,8 @@ class Adam:
     Examples
     --------
     >>> x = torch.tensor([3.0, -2.0])
-    >>> adam = Adam([x], [0.3], n_steps=50)
-    >>> for _ in range(50):
+    >>> adam = Adam([x], [0.3], n_steps=100)
+    >>> for _ in range(100):
     ...     loss = x.square().sum()
     ...     adam.step(adam.gradients(loss))
     >>> bool(x.abs().max() < 0.1)

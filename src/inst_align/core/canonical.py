@@ -13,6 +13,7 @@ import torch
 
 from inst_align.core.field import ExpressionDecoder, ExpressionField, pack_module, unpack_module
 from inst_align.core.fourier import FourierField
+from inst_align.core.memory import in_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,8 @@ class CanonicalField:
         ------
         ValueError
             If the field was fitted without what is asked for.
+        MemoryError
+            If a GPU has no memory for a few hundred points at a time.
         """
         readers = {"latent": lambda latent: latent, "genes": self.decoder}
         reader = readers.get(what)
@@ -77,7 +80,7 @@ class CanonicalField:
         inputs = torch.as_tensor(np.asarray(xy, dtype=np.float64) @ linear.T + shift, dtype=torch.float32)
         device = self.field.head.weight.device
         with torch.no_grad():
-            parts = [reader(self.field(chunk.to(device))).cpu() for chunk in inputs.split(CHUNK)]
+            parts = in_chunks(lambda part: reader(self.field(inputs[part].to(device))).cpu(), len(inputs), CHUNK)
         return torch.cat(parts).numpy()
 
     def pack(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inst_align.core.memory import in_chunks
 from inst_align.core.transforms import Displacement
 
 if TYPE_CHECKING:
@@ -87,4 +88,4 @@ def _sampled(move: Callable[[np.ndarray], np.ndarray], grid: Grid, frame: UnitFr
 
 
 def _in_chunks(move: Callable[[np.ndarray], np.ndarray], xy: np.ndarray) -> np.ndarray:
-    return np.concatenate([move(xy[start : start + CHUNK]) for start in range(0, len(xy), CHUNK)])
+    return np.concatenate(in_chunks(lambda part: move(xy[part]), len(xy), CHUNK))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +19,6 @@ from scipy.spatial import cKDTree
 from inst_align.core.section import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from scipy import sparse
 
     from inst_align.core.section import Section
@@ -30,6 +28,8 @@ AXES_CELLS = 50_000
 """The shared axes are found on no more cells of a section than this; all are projected on them."""
 POWER_ITERATIONS = 2
 OVERSAMPLING = 10
+MODERATE = 40
+"""Power of two beyond which expression is scaled before it is standardised."""
 MOST_TIES = 8
 """Cells beyond the last neighbour that may be as near as it: more than any lattice has."""
 
@@ -48,9 +48,10 @@ class Standardized:
         *,
         scale: bool = True,
     ) -> None:
+        expression = _not_extreme(expression) if scale else expression
         mean, square = _moments(expression)
         variance = square - mean**2
-        varies = variance > 1e-8 * (1 + mean**2)
+        varies = variance > 1e-8 * mean**2
         inverse_sd = np.zeros_like(mean)
         inverse_sd[varies] = variance[varies] ** -0.5 if scale else 1.0
         self._mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
@@ -207,22 +208,31 @@ class SharedFeatures:
         Of each section's cells over their neighbours.
     n_components
         Most channels.
+    device
+        Where the features are wanted.
     """
 
     sections: tuple[Standardized | torch.Tensor, Standardized | torch.Tensor]
     means: tuple[NeighbourMean, NeighbourMean]
     n_components: int
+    device: torch.device
 
     @classmethod
     def of_pair(
         cls, ref: Section, src: Section, *, n_components: int, n_neighbors: int, device: torch.device
     ) -> SharedFeatures:
         """Take the sections as they are; nothing is computed of their expression but its moments."""
-        read: Callable[..., Standardized | torch.Tensor] = _centred if ref.is_rep else Standardized
+        home = device
+        if torch.are_deterministic_algorithms_enabled():
+            device = torch.device("cpu")  # the sparse products of CUDA promise no order
+        sections: list[Standardized | torch.Tensor]
+        if ref.is_rep:
+            sections = [_centred(values, device) for values in _of_moderate_size(ref.expression, src.expression)]
+        else:
+            sections = [Standardized(section.expression, device) for section in (ref, src)]
+        means = [NeighbourMean(section.unit_xy, n_neighbors, device) for section in (ref, src)]
         return cls(
-            sections=(read(ref.expression, device), read(src.expression, device)),
-            means=(NeighbourMean(ref.xy, n_neighbors, device), NeighbourMean(src.xy, n_neighbors, device)),
-            n_components=n_components,
+            sections=(sections[0], sections[1]), means=(means[0], means[1]), n_components=n_components, device=home
         )
 
     @property
@@ -251,10 +261,35 @@ class SharedFeatures:
             axes = joint_axes(measured, self.n_components, generator)
             scores = [section.matmul(axes) for section in measured]
         total = torch.stack([s.square().sum(dim=1).mean() for s in scores]).mean().clamp_min(1e-12)
-        one, other = (mean(s / total.sqrt()) for mean, s in zip(self.means, scores, strict=True))
+        one, other = (mean(s / total.sqrt()).to(self.device) for mean, s in zip(self.means, scores, strict=True))
         return one, other
 
 
 def _centred(values: np.ndarray, device: torch.device) -> torch.Tensor:
     raw = torch.as_tensor(np.asarray(values, dtype=np.float32), device=device)
     return raw - raw.mean(dim=0)
+
+
+def _not_extreme(
+    x: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows,
+) -> sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows:
+    """Return expression of which sums of squares stay within float32; standardising takes the factor out again."""
+    if isinstance(x, Rows):
+        return replace(x, stored=_not_extreme(x.stored))
+    values = x if isinstance(x, np.ndarray) else x.data
+    if abs(np.frexp(max(values.max(initial=0), -values.min(initial=0)))[1]) <= MODERATE:
+        return x
+    [scaled] = _of_moderate_size(values)
+    if isinstance(x, np.ndarray):
+        return scaled
+    return type(x)((scaled, x.indices, x.indptr), shape=x.shape)
+
+
+def _of_moderate_size(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Return arrays as float32, divided by the one power of two that brings them near 1: their squares stay finite.
+
+    A power of two leaves every digit as it is.
+    """
+    largest = max(float(np.abs(values).max(initial=0)) for values in arrays)
+    exponent = int(np.frexp(largest)[1])
+    return [np.ldexp(np.asarray(values, dtype=np.float64), -exponent).astype(np.float32) for values in arrays]

@@ -12,11 +12,14 @@ import numpy as np
 
 from inst_align.core.alignment import Alignment, Callback, Step
 from inst_align.core.cells import CellQuality, inverse_consistency
+from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.features import SharedFeatures
 from inst_align.core.fourier import FieldConfig, FourierField, fit_field
+from inst_align.core.guards import telling
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.landmarks import landmark_report
+from inst_align.core.memory import memory_told
 from inst_align.core.polish import polish_pose
 from inst_align.core.pose import PoseConfig, search_pose
 from inst_align.core.quality import (
@@ -119,18 +122,25 @@ class Prepared:
 
 
 class Clock:
-    """Seconds by stage, and steps for a progress bar."""
+    """Seconds by stage, steps for a progress bar, and what stopped early."""
 
     def __init__(self, total: int, callback: Callback | None) -> None:
         self.seconds: dict[str, float] = {}
+        self.stops: list[str] = []
         self._total, self._done, self._stage, self._callback = total, 0, "", callback
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a block under ``name``."""
+        """Time a block under ``name``, and listen to what stops early in it."""
         start, self._stage = time.perf_counter(), name
-        yield
+        with telling(name, self.stops), memory_told(name):
+            yield
         self.seconds[name] = time.perf_counter() - start
+
+    @property
+    def report(self) -> dict[str, str]:
+        """What the report says of stages that stopped early."""
+        return {"stopped_early": "; ".join(self.stops)} if self.stops else {}
 
     def step(self, name: str | None = None) -> None:
         """Count one step of the current stage, or of a part of it that has a name of its own."""
@@ -174,6 +184,7 @@ def fit_pose(
             affine, report = find_pose(pair, method=method, allow_reflection=allow_reflection, landmarks=landmarks)
             report |= relation(pair, affine, config.n_neighbors)
             report["verdict"] = verdict_of(report.get("verdict", UNTESTED), report)
+    report |= clock.report
     if landmarks is not None:
         report |= landmark_report(landmarks, affine, affine, ref.spacing)
     return Alignment(affine=affine, transform=affine, report=report, seconds=clock.seconds)
@@ -193,14 +204,14 @@ def find_pose(
     """
     frame_ref = UnitFrame.of(pair.ref.xy)
     frame_src = UnitFrame.of(pair.src.xy, scale=frame_ref.scale)
-    xy_ref, xy_src = frame_ref.to_unit(pair.ref.xy), frame_src.to_unit(pair.src.xy)
+    xy_ref, xy_src = frame_ref.rounded(pair.ref.xy), frame_src.rounded(pair.src.xy)
     if method == "icp":
         features = pair.features_ref.cpu().numpy(), pair.features_src.cpu().numpy()
         icp = adaptive_icp(xy_ref, xy_src, *features, allow_reflection=allow_reflection)
         unit_matrix, found = icp.matrix, {"pose_score": icp.score, "pose_rmse": icp.rmse * frame_ref.scale}
     else:
         shared = pair.features_ref, pair.features_src
-        marks = landmarks and landmarks.mapped(frame_ref.to_unit, frame_src.to_unit)
+        marks = landmarks and landmarks.mapped(frame_ref.rounded, frame_src.rounded)
         result = search_pose(xy_ref, xy_src, *shared, PoseConfig(allow_reflection=allow_reflection), marks)
         unit_matrix = result.best.matrix
         best, second = result.best, result.runner_up
@@ -234,6 +245,7 @@ def fit_pair(
     generator: torch.Generator,
     device: torch.device,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> Alignment:
     """Align a pair: features, pose, trial, registration if it pays, field, and the map as one transform in user units.
 
@@ -256,36 +268,53 @@ def fit_pair(
         Randomness, and where tensors live.
     callback
         Told of every step.
+    checkpoint
+        Where the state is kept after the pose, the trial and each level of the registration. Features and field are
+        not kept, but computed again.
     """
     clock = Clock(config.n_steps, callback)
     with torch_settings(len(ref) + len(src)):
         with clock.stage("features"):
             pair = config.prepare(ref, src, generator=generator, device=device)
         with clock.stage("pose"):
-            affine, report = given_or_found_pose(
-                pair, init, method="fft", allow_reflection=allow_reflection, landmarks=landmarks
+            affine, report = checkpoint.once(
+                "pose",
+                lambda: given_or_found_pose(
+                    pair, init, method="fft", allow_reflection=allow_reflection, landmarks=landmarks
+                ),
+                generator=generator,
+                stops=clock.stops,
             )
         frame = UnitFrame.of(pair.ref.xy)
         with clock.stage("trial"):
-            affine, bends, verdict = judge(
-                pair,
-                affine,
-                report,
-                searched=init is None,
-                accept=accept,
-                config=config,
-                landmarks=landmarks,
+            posed = affine
+            affine, bends, verdict = checkpoint.once(
+                "trial",
+                lambda: judge(
+                    pair,
+                    posed,
+                    report,
+                    searched=init is None,
+                    accept=accept,
+                    config=config,
+                    landmarks=landmarks,
+                    generator=generator,
+                ),
                 generator=generator,
+                stops=clock.stops,
             )
-        marks = landmarks and landmarks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
-        xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+        marks = landmarks and landmarks.mapped(frame.rounded, lambda xy: frame.rounded(affine(xy)))
+        xy = frame.rounded(pair.ref.xy), frame.rounded(affine(pair.src.xy))
         features = pair.features_ref, pair.features_src
         found: Registration | None = None
         if bends:
             with clock.stage("registration"):
-                found = register(*xy, *features, config.registration, landmarks=marks, on_step=clock.step)
+                found = register(
+                    *xy, *features, config.registration, landmarks=marks, on_step=clock.step, checkpoint=checkpoint
+                )
         elif init is not None:  # a pose that was searched for has been polished already
-            affine, xy = _polished(affine, xy, features, frame, config.registration, marks)
+            with clock.stage("polish"):
+                affine, xy = _polished(affine, xy, features, frame, config.registration, marks)
         field: FourierField | None = None
         if config.field is not None:
             with clock.stage("field"):
@@ -304,6 +333,7 @@ def fit_pair(
                 transform = Compose((affine, displacement))
                 report["sampling_error"] = error / unit
             report |= verdict | map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            report |= clock.report
             if found is not None:
                 report |= inverse_consistency(xy[1], found.forward, found.backward, pair.ref.spacing / frame.scale)
             cells = CellQuality.of(

@@ -10,6 +10,7 @@ import torch
 from inst_align.core.alignment import Alignment
 from inst_align.core.canonical import CanonicalField
 from inst_align.core.cells import CellQuality
+from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.export import TOLERANCE, user_displacement
 from inst_align.core.fit import Clock, Prepared, agreement, given_or_found_pose
 from inst_align.core.paper import PaperConfig, PaperFit, fit_paper
@@ -43,6 +44,7 @@ def fit_pair_paper(
     generator: torch.Generator,
     device: torch.device,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> Alignment:
     """Align a pair as published: adaptive ICP, then the two phases; parameters as :func:`inst_align.core.fit.fit_pair`.
 
@@ -54,10 +56,15 @@ def fit_pair_paper(
         with clock.stage("features"):
             pair = Prepared.of(ref, src, n_components=N_COMPONENTS, n_neighbors=1, generator=generator, device=device)
         with clock.stage("pose"):
-            affine, report = given_or_found_pose(pair, init, method="icp", allow_reflection=allow_reflection)
+            affine, report = checkpoint.once(
+                "pose",
+                lambda: given_or_found_pose(pair, init, method="icp", allow_reflection=allow_reflection),
+                generator=generator,
+                stops=clock.stops,
+            )
             report = {**report, "verdict": UNTESTED, **relation(pair, affine, 1)}
         frame = UnitFrame.of(pair.ref.xy)
-        xy_ref, posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+        xy_ref, posed = frame.rounded(pair.ref.xy), frame.rounded(affine(pair.src.xy))
 
         def on_epoch(step: Step) -> None:
             clock.step(step.stage)
@@ -74,11 +81,13 @@ def fit_pair_paper(
                 generator=generator,
                 device=device,
                 callback=on_epoch,
+                checkpoint=checkpoint,
             )
         with clock.stage("export"):
             displacement, error = _sampled(fit, xy_ref, posed, frame, tolerance=TOLERANCE * pair.ref.spacing)
             transform = Compose((affine, displacement))
             report |= map_report(pair.ref, pair.src, affine, transform) | agreement(pair, affine, transform)
+            report |= clock.report
             report["sampling_error"] = error / pair.ref.spacing
             features = pair.features_ref, pair.features_src
             cells = CellQuality.of(

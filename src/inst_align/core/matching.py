@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from inst_align.core.losses import mean_square_distance
+from inst_align.core.memory import in_chunks
 from inst_align.core.neighbours import CHUNK_ELEMENTS, NearestNeighbours
 
 SCALE_FLOOR = 1e-8
@@ -102,11 +103,11 @@ def feature_distance(query_f: Tensor, target_f: Tensor, neighbours: Tensor) -> T
     """
     query_f, target_f = query_f.detach(), target_f.detach()
     rows = max(1, CHUNK_ELEMENTS // (neighbours.shape[1] * target_f.shape[1]))
-    cosine = [
-        torch.bmm(target_f[index], query.unsqueeze(2)).squeeze(2)
-        for query, index in zip(query_f.split(rows), neighbours.split(rows), strict=True)
-    ]
-    return 1 - torch.cat(cosine)
+
+    def cosine(part: slice) -> Tensor:
+        return torch.bmm(target_f[neighbours[part]], query_f[part].unsqueeze(2)).squeeze(2)
+
+    return 1 - torch.cat(in_chunks(cosine, len(query_f), rows))
 
 
 def pair_up(query_xy: Tensor, query_f: Tensor, target_xy: Tensor, target_f: Tensor, neighbours: Tensor) -> Pairs:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inst_align.core.raster import Grid, blur, splat
+from inst_align.core.raster import Grid, blur, grid_sample, splat
 from inst_align.core.section import median_spacing
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class _Question:
     def found(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (2, k, p) and coverage by tissue (2, p) where the pixels are mapped to, (2, p, 2)."""
         points = self.grid.normalize(places)[:, None]
-        values = torch.nn.functional.grid_sample(self.other, points, align_corners=True)[:, :, 0]
+        values = grid_sample(self.other, points)[:, :, 0]
         coverage = values[:, -1]
         scale = (coverage > MIN_COVERAGE) / coverage.clamp_min(MIN_COVERAGE)
         return values[:, :-1] * scale[:, None], coverage
@@ -237,7 +237,7 @@ class Mismatch:
         ratio = question.residuals(move(question.places), torch.zeros_like(question.tissue), 0.0)
         everywhere = ref.grid.points(question.pixels.device)
         points = ref.grid.normalize(move(everywhere.flatten(0, 1).expand(2, -1, 2))).reshape(2, *everywhere.shape)
-        coverage = torch.nn.functional.grid_sample(question.other[:, -1:], points, align_corners=True)[:, 0]
+        coverage = grid_sample(question.other[:, -1:], points)[:, 0]
         share = (question.pick(coverage) * question.tissue).sum(dim=1) / question.tissue.sum(dim=1)
         if min(share) > FULL_OVERLAP:
             coverage = (2 * blur(coverage, OUTLINE_REACH * sigma / ref.grid.pixel)).clamp(0, 1)

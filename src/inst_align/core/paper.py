@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.matching import unit_rows
+from inst_align.core.memory import in_chunks
 from inst_align.core.paper_config import PaperConfig
-from inst_align.core.paper_training import PairData, PaperNetworks, PaperTraining
+from inst_align.core.paper_parts import PairData, PaperNetworks
+from inst_align.core.paper_training import PaperTraining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +85,7 @@ class PaperFit:
         device = next(self.field.parameters()).device
         points = torch.from_numpy(((xy - self.center) / self.scale).astype(np.float32))
         with torch.no_grad():
-            parts = [function(chunk.to(device)).cpu() for chunk in points.split(CHUNK_ROWS)]
+            parts = in_chunks(lambda part: function(points[part].to(device)).cpu(), len(points), CHUNK_ROWS)
         return torch.cat(parts).numpy()
 
 
@@ -98,6 +101,7 @@ def fit_paper(
     generator: torch.Generator,
     device: torch.device | str,
     callback: Callback | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> PaperFit:
     """Fit INST-Align in its two phases to a pair of sections that share a pose.
 
@@ -125,6 +129,8 @@ def fit_paper(
         Where the networks are trained.
     callback
         Called after every epoch.
+    checkpoint
+        Where the state is kept, ten times in each phase.
 
     Returns
     -------
@@ -169,7 +175,7 @@ def fit_paper(
     )
     networks = PaperNetworks.build(config, n_genes=expression_ref.shape[1], generator=generator, device=device)
     training = PaperTraining(networks, data, config, generator, callback)
-    training.run()
+    training.run(checkpoint)
     return PaperFit(
         deformation=networks.deformation,
         field=networks.field_ref,

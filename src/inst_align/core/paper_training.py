@@ -2,93 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from inst_align.core import losses
 from inst_align.core.alignment import Callback, Step
-from inst_align.core.deformation import DeformationNetwork, jacobian
-from inst_align.core.field import ExpressionDecoder, ExpressionField
+from inst_align.core.checkpoint import NOTHING, Checkpoint
+from inst_align.core.deformation import jacobian
+from inst_align.core.guards import Guard
 from inst_align.core.matching import MatchState, forward_loss, reverse_loss, unit_rows
 from inst_align.core.neighbours import NearestNeighbours
+from inst_align.core.paper_parts import PairData, PaperNetworks, dense_rows
 from inst_align.core.schedule import WindowSchedule
-from inst_align.core.training import Checkpoint, History
+from inst_align.core.training import BestWeights, History
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array, csr_matrix
-
     from inst_align.core.paper_config import PaperConfig
-
-    Expression: TypeAlias = csr_matrix | csr_array | np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PairData:
-    """Both sections as the training sees them.
-
-    Parameters
-    ----------
-    xy_ref, xy_src
-        z-scored coordinates, shapes ``(n, 2)`` and ``(m, 2)``, on the device.
-    expression_ref, expression_src
-        Log-normalised expression, shapes ``(n, g)`` and ``(m, g)``, in main memory.
-    pca_ref, pca_src
-        Principal components with rows of unit length, shapes ``(n, d)`` and ``(m, d)``, on the device.
-    """
-
-    xy_ref: Tensor
-    xy_src: Tensor
-    expression_ref: Expression
-    expression_src: Expression
-    pca_ref: Tensor
-    pca_src: Tensor
+    from inst_align.core.paper_parts import Expression
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PaperNetworks:
-    """Everything that is trained: the deformation, one field per section, and the decoder that they share."""
+class Resumable(Protocol):
+    """What changes from epoch to epoch beside the networks."""
 
-    deformation: DeformationNetwork
-    field_ref: ExpressionField
-    field_src: ExpressionField
-    decoder: ExpressionDecoder
-
-    @classmethod
-    def build(
-        cls, config: PaperConfig, *, n_genes: int, generator: torch.Generator, device: torch.device | str
-    ) -> PaperNetworks:
-        """Return untrained networks on a device, their values drawn on the generator's."""
-
-        def field() -> ExpressionField:
-            return ExpressionField(
-                generator=generator,
-                n_frequencies=config.n_frequencies,
-                max_log2=config.max_log2,
-                width=config.field_width,
-                depth=config.field_depth,
-                n_latent=config.n_latent,
-            ).to(device)
-
-        deformation = DeformationNetwork(
-            generator=generator,
-            n_frequencies=config.n_frequencies,
-            max_log2=config.max_log2,
-            width=config.deformation_width,
-            depth=config.deformation_depth,
-            head_width=config.deformation_head,
-        ).to(device)
-        decoder = ExpressionDecoder(
-            generator=generator,
-            n_genes=n_genes,
-            n_latent=config.n_latent,
-            width=config.decoder_width,
-            depth=config.decoder_depth,
-        ).to(device)
-        return cls(deformation=deformation, field_ref=field(), field_src=field(), decoder=decoder)
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102 - as torch has it
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...  # noqa: D102
 
 
 class PaperTraining:
@@ -128,20 +68,23 @@ class PaperTraining:
         self.batch_size = min(config.batch_size, max(len(data.xy_ref), len(data.xy_src)))
         self._done = 0
 
-    def run(self) -> None:
+    def run(self, checkpoint: Checkpoint = NOTHING) -> None:
         """Train: phase 1, then phase 2."""
-        self.pretrain()
-        self.train_jointly()
+        self.pretrain(checkpoint)
+        self.train_jointly(checkpoint)
 
-    def pretrain(self) -> None:
+    def pretrain(self, checkpoint: Checkpoint = NOTHING) -> None:
         """Phase 1: fields with a shared decoder (A) and, apart from them, the deformation (B)."""
         nets, config = self.networks, self.config
         trained = (nets.field_ref, nets.field_src, nets.decoder)
         optimizer_fields = self._adam(*trained)
         optimizer_deformation = self._adam(nets.deformation)
         window = self._window(config.phase1_epochs, config.phase1_opening)
-        best = Checkpoint(*trained)
-        for epoch in range(config.phase1_epochs):
+        best = BestWeights(*trained)
+        parts = optimizer_fields, optimizer_deformation, best
+        start = self._resume("phase1", checkpoint, *parts)
+        guard = self._guard(config.phase1_epochs, start)
+        for epoch in range(start, config.phase1_epochs):
             alpha = window.alpha(epoch)
             reconstruction = self._pretrain_fields(alpha, optimizer_fields)
             matching = self._pretrain_deformation(alpha, optimizer_deformation)
@@ -149,11 +92,14 @@ class PaperTraining:
                 best.offer(float(reconstruction))
             terms = {"reconstruction": reconstruction, "matching": matching, "temperature": self.match.temperature}
             self._finish_epoch("phase1", terms)
-        best.restore()
-        start = MatchState.start(config.temperature_start, device=self.device)
-        self.match = replace(self.match, temperature=start.temperature)
+            if not self._goes_on("phase1", checkpoint, guard, epoch, reconstruction + matching, *parts):
+                break  # the best weights may be those after a bad step
+        else:
+            best.restore()
+        fresh = MatchState.start(config.temperature_start, device=self.device)
+        self.match = replace(self.match, temperature=fresh.temperature)
 
-    def train_jointly(self) -> None:
+    def train_jointly(self, checkpoint: Checkpoint = NOTHING) -> None:
         """Phase 2: deformation, canonical field and decoder together, by passes over the source."""
         nets, config = self.networks, self.config
         trained = (nets.deformation, nets.field_ref, nets.decoder)
@@ -165,8 +111,10 @@ class PaperTraining:
             min_lr=config.learning_rate_min,
         )
         window = self._window(config.phase2_epochs, config.phase2_opening)
-        best = Checkpoint(*trained)
-        for epoch in range(config.phase2_epochs):
+        best = BestWeights(*trained)
+        start = self._resume("phase2", checkpoint, optimizer, plateau, best)
+        guard = self._guard(config.phase2_epochs, start)
+        for epoch in range(start, config.phase2_epochs):
             alpha = window.alpha(epoch)
             features_ref = self._features_ref()
             order = torch.randperm(len(self.data.xy_src), generator=self.generator)
@@ -180,7 +128,53 @@ class PaperTraining:
             if window.is_open(epoch):
                 best.offer(matching)
             self._finish_epoch("phase2", terms)
-        best.restore()
+            if not self._goes_on("phase2", checkpoint, guard, epoch, terms["total"], optimizer, plateau, best):
+                break  # the best weights may be those after a bad step
+        else:
+            best.restore()
+
+    def _guard(self, n_epochs: int, start: int) -> Guard:
+        return Guard(
+            [p for network in self.networks.by_name().values() for p in network.parameters()], n_epochs, done=start
+        )
+
+    def _resume(self, phase: str, checkpoint: Checkpoint, *parts: Resumable) -> int:
+        """Take back the state of a phase, if it was kept; returns the number of epochs that led to it."""
+        kept = checkpoint.load(phase)
+        if kept is None:
+            return 0
+        for name, network in self.networks.by_name().items():
+            network.load_state_dict(kept["networks"][name])
+        for part, state in zip(parts, kept["parts"], strict=True):
+            part.load_state_dict(state)
+        self.match = MatchState(**{name: value.to(self.device) for name, value in kept["match"].items()})
+        self.generator.set_state(kept["generator"])
+        self.history.resume(kept["history"], self.device)
+        for _ in range(kept["epochs"]):
+            self._tell(phase)
+        return int(kept["epochs"])
+
+    def _goes_on(
+        self, phase: str, checkpoint: Checkpoint, guard: Guard, epoch: int, loss: Tensor, *parts: Resumable
+    ) -> bool:
+        """Look whether all is finite, and keep the state of a phase, whenever that is due."""
+        due = checkpoint.due(epoch, guard.n_steps)
+        if not guard.fine(loss, check=due):
+            self.history.cut(guard.good, phase)
+            return False
+        if due:
+            checkpoint.save(
+                phase,
+                lambda: {
+                    "epochs": epoch + 1,
+                    "networks": {name: network.state_dict() for name, network in self.networks.by_name().items()},
+                    "parts": [part.state_dict() for part in parts],
+                    "match": {field.name: getattr(self.match, field.name) for field in fields(self.match)},
+                    "generator": self.generator.get_state(),
+                    "history": self.history.to_arrays(),
+                },
+            )
+        return True
 
     def _pretrain_fields(self, alpha: float, optimizer: torch.optim.Optimizer) -> Tensor:
         """Phase 1 (A): each section's field and the shared decoder reconstruct that section's expression."""
@@ -286,14 +280,10 @@ class PaperTraining:
 
     def _finish_epoch(self, phase: str, terms: dict[str, Tensor]) -> None:
         self.history.add(phase, terms)
+        self._tell(phase)
+
+    def _tell(self, phase: str) -> None:
         self._done += 1
         if self.callback is not None:
             total = self.config.phase1_epochs + self.config.phase2_epochs
             self.callback(Step(stage=phase, done=self._done, total=total))
-
-
-def dense_rows(expression: Expression, rows: Tensor) -> Tensor:
-    """Return some rows of a sparse or dense matrix as a dense float32 tensor on the CPU."""
-    chosen = expression[rows.numpy()]
-    values = chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from inst_align.core.adam import Adam
+from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import PoseTerm, trusted
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
 from inst_align.core.threads import one_thread
@@ -83,8 +84,13 @@ def polish_pose(
     for _ in range(rounds):
         mismatch = Mismatch.begin(ref, src, both_ways, escape_cost=config.escape_cost, sigma=SIGMA)
         adam = Adam([pose], [RATE * SIGMA], n_steps=STEPS, end=0.1)
+        guard, fine = Guard([pose], STEPS), True
         for turn in range(STEPS):
-            adam.step(adam.gradients(cost(mismatch, turn)))
+            loss = cost(mismatch, turn)
+            adam.step(adam.gradients(loss))
+            fine = guard.fine(loss)
+        if not fine:
+            break
     angle, x, y = pose.detach().cpu().double().tolist()
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, x], [s, c, y], [0.0, 0.0, 1.0]])

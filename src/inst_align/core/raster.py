@@ -94,8 +94,48 @@ def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
     return stack[:, 0]
 
 
+def grid_sample(image: torch.Tensor, points: torch.Tensor, *, border: bool = False) -> torch.Tensor:
+    """Bilinear values (b, k, h, w) of images (b, k, H, W) at points (b, h, w, 2) of ``Grid.normalize``'s convention.
+
+    Beyond the image they are zero, or with ``border`` those of its border. On CUDA torch's own function adds up the
+    gradient in an order that changes from run to run; where deterministic algorithms are asked for, a slower one does not.
+    """
+    if image.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return gathered(image, points, border=border)
+    mode = "border" if border else "zeros"
+    return torch.nn.functional.grid_sample(image, points, align_corners=True, padding_mode=mode)
+
+
+def gathered(image: torch.Tensor, points: torch.Tensor, *, border: bool = False) -> torch.Tensor:
+    """:func:`grid_sample` by look-ups, whose gradients torch can add up in a fixed order."""
+    return torch.stack([_gathered(*both, border=border) for both in zip(image, points, strict=True)])
+
+
+def _gathered(image: torch.Tensor, points: torch.Tensor, *, border: bool) -> torch.Tensor:
+    height, width = image.shape[1:]
+    size = points.new_tensor([width - 1, height - 1])
+    position = (points + 1) * (size / 2)
+    if border:
+        position = position.clamp(min=torch.zeros_like(size), max=size)
+    corner = position.detach().floor()
+    fraction = position - corner
+    flat = image.flatten(1)
+    value = torch.zeros((), dtype=image.dtype, device=image.device)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            column, row = corner[..., 0] + dx, corner[..., 1] + dy
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            weight = (fraction[..., 0] if dx else 1 - fraction[..., 0]) * (
+                fraction[..., 1] if dy else 1 - fraction[..., 1]
+            )
+            corner_value = flat.index_select(1, index.long().flatten()).reshape(-1, *index.shape)
+            value = value + corner_value * (weight * inside)
+    return value
+
+
 def sample(image: torch.Tensor, grid: Grid, xy: torch.Tensor) -> torch.Tensor:
     """Bilinear values of ``image`` (k, H, W) at points (..., 2), shape (k, ...); zero beyond the grid."""
     points = grid.normalize(xy).reshape(1, 1, -1, 2)
-    values = torch.nn.functional.grid_sample(image[None], points, align_corners=True)
+    values = grid_sample(image[None], points)
     return values.reshape(image.shape[0], *xy.shape[:-1])

@@ -18,9 +18,11 @@ import numpy as np
 import torch
 
 from inst_align.core.adam import Adam
+from inst_align.core.checkpoint import NOTHING, Checkpoint
+from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import Pull
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
-from inst_align.core.raster import Grid, sample
+from inst_align.core.raster import Grid, grid_sample, sample
 from inst_align.core.registration_config import Level, RegistrationConfig
 from inst_align.core.threads import one_thread
 from inst_align.core.transforms import Displacement
@@ -68,6 +70,7 @@ def register(
     *,
     landmarks: Landmarks | None = None,
     on_step: Callable[[], None] = lambda: None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> Registration:
     """Find the non-rigid map that takes the posed source onto the reference.
 
@@ -83,6 +86,8 @@ def register(
         Pairs of points that are to meet, in the frame of the coordinates.
     on_step
         Called after every optimiser step.
+    checkpoint
+        Where the velocity is kept after every level.
     """
     device = features_ref.device
     both = np.concatenate([xy_ref, xy_src])
@@ -92,7 +97,14 @@ def register(
     ]
     grid, terms = grids[0], []
     velocity = torch.zeros(2, grid.height, grid.width, device=device)
-    for level, new_grid in zip(config.levels, grids, strict=True):
+    kept = checkpoint.load("registration")
+    if kept is not None:
+        velocity, terms = kept["velocity"].to(device), [each.to(device) for each in kept["terms"]]
+        grid = grids[len(terms) - 1]
+        for _ in torch.cat(terms):
+            on_step()
+    start = len(terms)
+    for level, new_grid in zip(config.levels[start:], grids[start:], strict=True):
         lattice = ControlLattice(new_grid, level.control_spacing, device)
         control = lattice.fit(_resample(velocity, grid, new_grid))
         grid = new_grid
@@ -100,8 +112,12 @@ def register(
         pull = None
         if landmarks is not None:
             pull = Pull.of(landmarks, control=level.control_spacing, spacing=cells[0].spacing, device=device)
-        terms.append(_Problem(ref, src, both, level, config, pull).descend(control, on_step))
+        problem = _Problem(ref, src, both, level, config, pull)
+        terms.append(problem.descend(control, on_step, done=sum(map(len, terms))))
         velocity = lattice.velocity(control) * fade(grid.points(device), both, config.margin)
+        if len(terms[-1]) < level.steps:  # stopped early
+            break
+        checkpoint.save("registration", lambda: {"velocity": velocity, "terms": terms})  # noqa: B023 - at once
 
     with torch.no_grad():
         flow = Flow(grid, device)
@@ -118,7 +134,7 @@ def register(
 
 def _resample(velocity: torch.Tensor, old: Grid, new: Grid) -> torch.Tensor:
     points = old.normalize(new.points(velocity.device))[None]
-    return torch.nn.functional.grid_sample(velocity[None], points, align_corners=True, padding_mode="border")[0]
+    return grid_sample(velocity[None], points, border=True)[0]
 
 
 class _Problem:
@@ -149,7 +165,7 @@ class _Problem:
 
         def moved(places: torch.Tensor) -> torch.Tensor:
             points = self.grid.normalize(places)[:, None]
-            steps = torch.nn.functional.grid_sample(displacements, points, align_corners=True)
+            steps = grid_sample(displacements, points)
             return places + steps[:, :, 0].transpose(1, 2)
 
         return moved
@@ -166,17 +182,24 @@ class _Problem:
         bending = bending_energy(velocity, self.grid.pixel, self.either)
         return data, self.config.strain * strain + self.config.bending * bending
 
-    def descend(self, control: torch.Tensor, on_step: Callable[[], None]) -> torch.Tensor:
-        """Improve ``control`` in place; returns the terms by step, shape (steps, 2)."""
+    def descend(self, control: torch.Tensor, on_step: Callable[[], None], *, done: int = 0) -> torch.Tensor:
+        """Improve ``control`` in place; returns the terms by step, shape (steps, 2).
+
+        If numbers leave the finite, it is put back to its last good state, and there are fewer steps. ``done`` is their
+        number before this level.
+        """
         level, config = self.level, self.config
         start = self.move(self.displacements(self.lattice.velocity(control) * self.window))
         mismatch = Mismatch.begin(self.ref, self.src, start, escape_cost=config.escape_cost, sigma=level.sigma)
         adam = Adam([control], [config.learning_rate * level.sigma], n_steps=level.steps, end=0.1)
+        guard = Guard([control], done + level.steps, done=done)
         terms = []
         for turn in range(level.steps):
             data, smoothness = self.cost(control, mismatch, turn)
             adam.step(adam.gradients(data + smoothness))
             terms.append(torch.stack([data, smoothness]).detach())
             on_step()
+            if not guard.fine(data + smoothness):
+                break
         control.requires_grad_(False)  # noqa: FBT003
-        return torch.stack(terms)
+        return torch.stack(terms)[: guard.good - done]

@@ -84,13 +84,20 @@ class Section:
         """Median distance from a cell to its nearest other position, in the user's units: the unit of every error."""
         return median_spacing(self.xy)
 
-    def canonical_order(self) -> np.ndarray:
-        """Permutation, shape ``(n,)``, that sorts the cells by coordinates and, where those tie, by expression.
+    @cached_property
+    def unit_xy(self) -> np.ndarray:
+        """Coordinates in the section's own unit frame, shape ``(n, 2)``, rounded as :meth:`UnitFrame.rounded` does."""
+        return UnitFrame.of(self.xy).rounded(self.xy)
 
-        Everything random or order-dependent happens after this, so that the order of a user's rows does not matter.
+    def canonical_order(self) -> np.ndarray:
+        """Permutation, shape ``(n,)``, that sorts the cells by unit coordinates and, where those tie, by expression.
+
+        Everything random or order-dependent happens after this, so that neither the order of a user's rows matters nor
+        how the section lies in the user's frame.
         """
-        order = np.lexsort((self.xy[:, 1], self.xy[:, 0]))
-        same = (self.xy[order[1:]] == self.xy[order[:-1]]).all(axis=1)
+        xy = self.unit_xy
+        order = np.lexsort((xy[:, 1], xy[:, 0]))
+        same = (xy[order[1:]] == xy[order[:-1]]).all(axis=1)
         if not same.any():
             return order
         tied = order[np.append(same, False) | np.append(False, same)]
@@ -98,7 +105,7 @@ class Section:
         keys = np.zeros((2, len(self)))
         keys[0, tied] = np.asarray(rows @ np.arange(1.0, rows.shape[1] + 1)).ravel()
         keys[1, tied] = np.asarray(rows.sum(axis=1)).ravel()
-        return np.lexsort((*keys, self.xy[:, 1], self.xy[:, 0]))
+        return np.lexsort((*keys, xy[:, 1], xy[:, 0]))
 
     def take(self, index: np.ndarray) -> Section:
         """Return the section made of the given rows (positions or a mask), in that order."""
@@ -111,6 +118,8 @@ class Section:
         return replace(self, xy=self.xy[order], expression=cast("csr_matrix", Rows(self.expression, order)))
 
 
+STEP = 2.0**-20
+"""To which unit coordinates are rounded: far less than any distance between cells, far more than errors of rounding."""
 SYMMETRIC = 1e-6
 """Relative difference of variances, and skewness, below which a section's outline has no axes or signs of its own."""
 
@@ -167,6 +176,14 @@ class UnitFrame:
     def to_unit(self, xy: np.ndarray) -> np.ndarray:
         """Map ``(n, 2)`` user coordinates to unit coordinates."""
         return (xy - self.center) @ self.rotation.T / self.scale
+
+    def rounded(self, xy: np.ndarray) -> np.ndarray:
+        """:meth:`to_unit`, rounded to multiples of ``STEP``, for coordinates that a fit goes by.
+
+        Unit coordinates of a section that was shifted, resized or turned differ in their last digits. A descent makes
+        of such differences others that can be seen; rounded, they are the same numbers.
+        """
+        return np.rint(self.to_unit(xy) / STEP) * STEP
 
     def to_user(self, xy: np.ndarray) -> np.ndarray:
         """Map ``(n, 2)`` unit coordinates to user coordinates."""

@@ -1,4 +1,4 @@
-"""Torch's global settings during a fit: threads chosen for the size of the problem, float32, gradients.
+"""Torch's global settings during a fit: threads for the size of the problem, float32, gradients, repeatable sums.
 
 On a busy machine threads wait for each other at the end of every small operation: with two of them, the steps of a
 registration were measured to take up to 18 times as long as with one, and on an idle machine hardly less.
@@ -6,6 +6,7 @@ registration were measured to take up to 18 times as long as with one, and on an
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,24 +17,78 @@ if TYPE_CHECKING:
 
 CELLS_PER_THREAD = 50_000
 """Below this many cells a second thread brings next to nothing, and on a busy machine it waits at barriers."""
+PARALLEL = 1 << 18
+"""Elements of a tensor that torch shares out among all of its threads."""
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+CUBLAS_VALUES = (":4096:8", ":16:8")
+"""With one of these, matrix products on CUDA are added up in the same order in every run."""
 
 
 @contextmanager
 def torch_settings(n_cells: int) -> Iterator[None]:
     """Within the block, let torch be as a fit needs it, whatever the caller has set; put it all back afterwards.
 
-    One thread for every ``CELLS_PER_THREAD`` cells, at most as many as there were; float32 by default; gradients on.
+    One thread for every ``CELLS_PER_THREAD`` cells, at most as many as there were; float32 by default; gradients on;
+    numbers too small for the normal form of floats count as zero, since a CPU takes many times as long for them. (In the
+    calling thread: torch has no way to tell its others.)
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, n_cells // CELLS_PER_THREAD)))
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+    before, dtype, flushed = torch.get_num_threads(), torch.get_default_dtype(), flushes_denormals()
+    n_threads = max(1, min(before, n_cells // CELLS_PER_THREAD))
     try:
+        torch.set_num_threads(n_threads)
+        if n_threads > 1:  # threads that come into being later would take zero for denormals to the end of the process
+            torch.zeros(PARALLEL).add_(1.0)
+        torch.set_default_dtype(torch.float32)
+        torch.set_flush_denormal(True)
         with torch.inference_mode(mode=False), torch.enable_grad():
             yield
     finally:
+        torch.set_flush_denormal(flushed)
         torch.set_num_threads(before)
         torch.set_default_dtype(dtype)
+
+
+def flushes_denormals() -> bool:
+    """Return whether this thread takes denormal numbers for zero; torch can set that, but not tell it."""
+    return float(torch.tensor(1e-310, dtype=torch.float64) * 1.0) == 0
+
+
+@contextmanager
+def repeatable(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """Within the block, let torch give the same bits in every run, or refuse; put it back afterwards.
+
+    The CPU does so anyway, as long as the number of threads is the same.
+
+    Raises
+    ------
+    ValueError
+        The device is CUDA and its matrix products are not set to be deterministic, or there is an operation in the block
+        that has no deterministic form on it.
+    """
+    if not deterministic:
+        yield
+        return
+    if device.type == "cuda" and os.environ.get(CUBLAS) not in CUBLAS_VALUES:
+        raise ValueError(
+            f"`deterministic=True` on CUDA needs `{CUBLAS}={CUBLAS_VALUES[0]}` in the environment before Python starts, "
+            f'and it is {os.environ.get(CUBLAS, "not set")}; set it, or pass `device="cpu"`.'
+        )
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        torch.use_deterministic_algorithms(mode=True)
+        torch.backends.cudnn.benchmark = False
+        yield
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        raise ValueError(
+            f"`deterministic=True` cannot be kept on {device}, where {str(error).split()[0]} has no deterministic form; "
+            f'pass `device="cpu"`, or `deterministic=False`.'
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,12 +23,24 @@ class History:
         for name, value in terms.items():
             self._values.setdefault(f"{phase}.{name}", []).append(value.detach())
 
+    def cut(self, n_epochs: int, phase: str = "") -> None:
+        """Forget what came after so many epochs of a phase, or of all."""
+        for name in [name for name in self._values if name.startswith(phase)]:
+            del self._values[name][n_epochs:]
+            if n_epochs == 0:
+                del self._values[name]
+
+    def resume(self, arrays: dict[str, np.ndarray], device: torch.device) -> int:
+        """Take back what :meth:`to_arrays` returned; returns the number of epochs."""
+        self._values = {name: list(torch.from_numpy(values).to(device)) for name, values in arrays.items()}
+        return max(map(len, arrays.values()), default=0)
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return every term as an array with one value per epoch."""
         return {name: torch.stack(values).cpu().numpy() for name, values in self._values.items()}
 
 
-class Checkpoint:
+class BestWeights:
     """Remembers the weights of some modules at the lowest loss that it was shown."""
 
     def __init__(self, *modules: nn.Module) -> None:
@@ -44,6 +56,14 @@ class Checkpoint:
                 {name: value.detach().clone() for name, value in module.state_dict().items()}
                 for module in self._modules
             ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is remembered."""
+        return {"lowest": self._lowest, "states": self._states}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` returned."""
+        self._lowest, self._states = state["lowest"], state["states"]
 
     def restore(self) -> None:
         """Put the remembered weights back, if there are any."""

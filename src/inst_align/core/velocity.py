@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from inst_align.core.raster import grid_sample
+
 if TYPE_CHECKING:
     from inst_align.core.raster import Grid
 
@@ -96,7 +98,7 @@ class Flow:
         """Displacement (..., 2, H, W) of ``exp(velocity)``, by composing small steps with themselves."""
         displacement = (velocity / 2**squarings).reshape(-1, *velocity.shape[-3:])
         for _ in range(squarings):
-            moved = torch.nn.functional.grid_sample(displacement, self.at(displacement), align_corners=True)
+            moved = grid_sample(displacement, self.at(displacement))
             displacement = displacement + moved
         return displacement.reshape(velocity.shape)
 

@@ -56,7 +56,7 @@ def judge(
     marks = landmarks if landmarks is not None and landmarks.weight > 0 else None
     report: dict[str, Any] = {}
     if halves is not None:
-        stored = frame.to_unit(pair.ref.xy), frame.to_unit(pair.src.xy)
+        stored = frame.rounded(pair.ref.xy), frame.rounded(pair.src.xy)
         moving = halves.moving(stored, _in_frame(affine, frame))
         if moving.covered >= MOSTLY:
             report["heldout_correlation_stored"] = moving.simple
@@ -72,8 +72,8 @@ def judge(
     if halves is None or poor:
         bends = called_for if accept == "auto" and halves is not None else accept != "rigid"
         return affine, bends, {**report, "verdict": verdict_of(POOR if poor else UNTESTED, pose)}
-    posed = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
-    in_frame = marks and marks.mapped(frame.to_unit, lambda xy: frame.to_unit(affine(xy)))
+    posed = frame.rounded(pair.ref.xy), frame.rounded(affine(pair.src.xy))
+    in_frame = marks and marks.mapped(frame.rounded, lambda xy: frame.rounded(affine(xy)))
     trial = halves.bending(posed, config.registration.trial(), in_frame)
     bends = trial.pays or called_for
     return (
@@ -103,7 +103,7 @@ def relation(pair: Prepared, affine: Affine, n_neighbors: int, halves: Halves | 
     if halves is not None and min(half[0].shape[1] for half in halves.features) >= MIN_CHANNELS:
         features, name = list(halves.features), "heldout"
     frame = UnitFrame.of(pair.ref.xy)
-    xy = frame.to_unit(pair.ref.xy), frame.to_unit(affine(pair.src.xy))
+    xy = frame.rounded(pair.ref.xy), frame.rounded(affine(pair.src.xy))
     found = agreement_of(*xy, features, n_neighbors=n_neighbors)
     report: dict[str, Any] = {
         f"{name}_correlation_pose": found.correlation,

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from inst_align import _keys
 from inst_align._anndata import check_key_added, read_pair
-from inst_align._calls import finish, fit_rigidly, identity_of, warn_about_overlap, warn_about_pose, warn_about_verdict
+from inst_align._calls import (
+    finish,
+    fit_rigidly,
+    identity_of,
+    warn_about_overlap,
+    warn_about_pose,
+    warn_about_stop,
+    warn_about_verdict,
+)
 from inst_align._checks import check_copy, warn_of_pieces
 from inst_align._device import resolve_device
 from inst_align._landmarks import read_landmarks, recorded_landmarks, warn_about_landmarks
@@ -40,6 +48,7 @@ def rigid_align(
     key_added: str = _keys.SPATIAL_RIGID,
     rng: SeedLike | RNGLike | None = None,
     device: str | torch.device | None = None,
+    deterministic: bool = False,
     copy: bool = False,
 ) -> tuple[AnnData, AnnData] | None:
     """Lay one section over another by a rotation and a shift, guided by expression. No start is needed.
@@ -86,9 +95,12 @@ def rigid_align(
     key_added
         Key in ``obsm`` for the result, and in ``uns["inst_align"]`` for its record.
     rng
-        Seed or generator (SPEC 7). The same integer gives the same bits on the same machine.
+        Seed or generator (SPEC 7). The same integer gives the same bits on the same CPU, and on one CUDA device with
+        ``deterministic=True``.
     device
         ``"cpu"``, ``"cuda"``, or ``None`` for CUDA where there is any.
+    deterministic
+        See :func:`inst_align.tl.align_pair`.
     copy
         Return changed copies instead of writing to the objects given.
 
@@ -108,8 +120,10 @@ def rigid_align(
     TypeError
         If landmarks are not points.
     ValueError
-        If coordinates, expression or landmarks cannot be used, or landmarks are given to ``"icp"``; nothing is written
-        then.
+        If coordinates, expression or landmarks cannot be used, landmarks are given to ``"icp"``, or ``deterministic``
+        cannot be kept; nothing is written then.
+    MemoryError
+        If the CUDA device has too little memory.
 
     Warns
     -----
@@ -130,6 +144,8 @@ def rigid_align(
     >>> bool(np.median(error) < 1)
     True
     """
+    from inst_align.core.threads import repeatable
+
     check_copy(adata_ref, adata_src, copy=copy)
     pair = read_pair(
         adata_ref,
@@ -149,26 +165,28 @@ def rigid_align(
     chosen = resolve_device(device)
     generator = numpy_generator(rng)
     fit_generator = torch_generator(generator)
-    resized = resizing(pair, scale, None, rng=generator, device=chosen)
-    for section in (pair.ref, pair.src):
-        warn_of_pieces(section)
-    same = identity_of(pair) if resized.factor == 1 else None
-    result = fit_rigidly(
-        pair.ref,
-        resized.section(pair.src),
-        init=same,
-        method=method,
-        allow_reflection=allow_reflection,
-        landmarks=landmarks and resized.landmarks(landmarks),
-        generator=fit_generator,
-        device=chosen,
-    )
+    with repeatable(chosen, deterministic=deterministic):
+        resized = resizing(pair, scale, None, rng=generator, device=chosen)
+        for section in (pair.ref, pair.src):
+            warn_of_pieces(section)
+        same = identity_of(pair) if resized.factor == 1 else None
+        result = fit_rigidly(
+            pair.ref,
+            resized.section(pair.src),
+            init=same,
+            method=method,
+            allow_reflection=allow_reflection,
+            landmarks=landmarks and resized.landmarks(landmarks),
+            generator=fit_generator,
+            device=chosen,
+        )
     result = resized.result(result)
     if same is not None:
         result.report["pose_method"] = "identical"
     warn_about_verdict(result.report)
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_overlap(pair, result)
+    warn_about_stop(result.report)
     warn_about_landmarks(result.report, rigid_in=pair)
     return finish(
         adata_ref,
@@ -180,6 +198,7 @@ def rigid_align(
         copy=copy,
         rng=rng,
         device=str(chosen),
+        deterministic=deterministic,
         use_rep=use_rep,
         layer=layer,
         normalize=normalize,

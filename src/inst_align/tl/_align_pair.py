@@ -16,8 +16,10 @@ from inst_align._calls import (
     warn_about_map,
     warn_about_overlap,
     warn_about_pose,
+    warn_about_stop,
     warn_about_verdict,
 )
+from inst_align._checkpoint import as_folder, drawn_seed, keeping, state_digest
 from inst_align._checks import check_copy, warn_of_few_cells, warn_of_negative
 from inst_align._device import resolve_device
 from inst_align._landmarks import read_landmarks, recorded_landmarks, warn_about_landmarks
@@ -26,6 +28,7 @@ from inst_align._scale import resizing
 from inst_align.tl._init import read_init
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     import torch
@@ -67,6 +70,8 @@ def align_pair(
     key_added: str = _keys.SPATIAL_ALIGNED,
     rng: SeedLike | RNGLike | None = None,
     device: str | torch.device | None = None,
+    deterministic: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
     copy: bool = False,
 ) -> tuple[AnnData, AnnData] | None:
@@ -130,9 +135,20 @@ def align_pair(
     key_added
         Key in ``obsm`` for the result, and in ``uns["inst_align"]`` for its record.
     rng
-        Seed or generator (SPEC 7). The same integer gives the same bits on the same machine.
+        Seed or generator (SPEC 7). The same integer gives the same bits on the same CPU, and on one CUDA device with
+        ``deterministic=True``.
     device
         ``"cpu"``, ``"cuda"``, or ``None`` for CUDA where there is any.
+    deterministic
+        Whether to give up speed on CUDA for the same bits in every run. The environment has to say
+        ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` then, before Python starts. The CPU needs none of this.
+    checkpoint
+        Name of a folder for the state of the fit, so that the same call takes up where another was killed: after the
+        pose, the trial, each level of the registration, or each tenth of a phase of the paper's preset. On a CPU the
+        result has the bits that it would have had, if torch has as many threads. When the fit has ended the folder is
+        marked as done: the same call finds its outcome again, and another one may take the folder. With ``rng=None`` a
+        seed is drawn once and kept there. The folder is small; delete it when you like. Sections of fewer than 50
+        cells need none.
     progress
         Whether to show a progress bar.
     copy
@@ -166,16 +182,20 @@ def align_pair(
     TypeError
         If ``config`` is not that of the preset, ``init`` is a transform without a matrix, or landmarks are not points.
     ValueError
-        If coordinates, expression, ``init`` or landmarks cannot be used, or landmarks are given to the paper's preset;
-        nothing is written then.
+        If coordinates, expression, ``init`` or landmarks cannot be used, or landmarks are given to the paper's preset; if
+        ``checkpoint`` is that of other data, other parameters or another version, and not done; if ``deterministic``
+        cannot be kept. Nothing is written then.
+    MemoryError
+        If the CUDA device has too little memory.
 
     Warns
     -----
     UserWarning
         If the sections do not agree at all (verdict "poor"), the pose is ambiguous, a mirror image fits better, the
-        sections hardly overlap, the map folds, or it explains the expression no better than the pose alone; if a section
-        has fewer than 50 cells, so that the map is only rigid; if cells are left out of the fit; if landmarks end far
-        apart, or the coordinates that ``init`` names were not moved rigidly.
+        sections hardly overlap, the map folds, or it explains the expression no better than the pose alone; if a stage
+        stopped because its numbers were no longer finite; if a section has fewer than 50 cells, so that the map is only
+        rigid; if cells are left out of the fit; if landmarks end far apart, or the coordinates that ``init`` names were
+        not moved rigidly.
 
     Examples
     --------
@@ -210,6 +230,8 @@ def align_pair(
         key_added=key_added,
         rng=rng,
         device=device,
+        deterministic=deterministic,
+        checkpoint=checkpoint,
         progress=progress,
         copy=copy,
     )
@@ -240,10 +262,13 @@ def fit_sections(
     key_added: str = _keys.SPATIAL_ALIGNED,
     rng: SeedLike | RNGLike | None = None,
     device: str | torch.device | None = None,
+    deterministic: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
     copy: bool = False,
 ) -> tuple[Pair, Alignment, dict[str, Any]]:
     """Do all of :func:`align_pair` but the writing; returns what was read, the outcome, and what to record."""
+    from inst_align.core.threads import repeatable
     from inst_align.core.verdict import verdict_of
 
     check_copy(adata_ref, adata_src, copy=copy)
@@ -264,27 +289,35 @@ def fit_sections(
         raise ValueError('`landmarks_ref` does not go with `preset="paper"`, which knows no landmarks; leave them out.')
     marked = landmarks is not None and landmarks.weight > 0
     chosen = resolve_device(device)
-    generator = numpy_generator(rng)
+    folder = as_folder(checkpoint)
+    seed = drawn_seed(rng, folder)
+    generator = numpy_generator(rng if seed is None else seed)
+    randomness = state_digest(generator)
     fit_generator = torch_generator(generator)
     start = read_init(init, adata_src, pair, allow_reflection=allow_reflection, searched=marked, scale=scale)
     settled = start.pose is not None and isinstance(init, str)  # then the pose has the factor in it
-    resized = resizing(pair, None if settled else scale, start.pose, rng=generator, device=chosen)
-    arguments: dict[str, Any] = {
-        "init": resized.pose(start.pose),
-        "allow_reflection": allow_reflection,
-        "generator": fit_generator,
-        "device": chosen,
-    }
-    sections = pair.ref, resized.section(pair.src)
-    marks = landmarks and resized.landmarks(landmarks)
-    if warn_of_few_cells(pair):
-        result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", landmarks=marks, **arguments)
-        result.report["verdict"] = "untested"
-    else:
-        if preset == "paper":
-            warn_of_negative(pair)
-        with progress_bar(show=progress) as callback:
-            result = _fit(preset, accept, marks)(*sections, **arguments, config=config, callback=callback)
+    with repeatable(chosen, deterministic=deterministic):
+        resized = resizing(pair, None if settled else scale, start.pose, rng=generator, device=chosen)
+        decisive: dict[str, Any] = {
+            "init": resized.pose(start.pose),
+            "allow_reflection": allow_reflection,
+            "device": chosen,
+        }
+        arguments = decisive | {"generator": fit_generator}
+        sections = pair.ref, resized.section(pair.src)
+        marks = landmarks and resized.landmarks(landmarks)
+        if warn_of_few_cells(pair):
+            result = fit_rigidly(*sections, method="icp" if preset == "paper" else "fft", landmarks=marks, **arguments)
+            result.report["verdict"] = "untested"
+        else:
+            if preset == "paper":
+                warn_of_negative(pair)
+            decisive |= {"preset": preset, "accept": accept, "config": config, "deterministic": deterministic}
+            kept = keeping(folder, sections, landmarks=marks, rng=randomness, seed=seed, parameters=decisive)
+            with progress_bar(show=progress) as callback, kept as state:
+                result = _fit(preset, accept, marks)(
+                    *sections, **arguments, config=config, callback=callback, checkpoint=state
+                )
     result = resized.result(result)
     result.report.update(start.report)
     result.report["verdict"] = verdict_of(result.report["verdict"], result.report)
@@ -299,6 +332,7 @@ def fit_sections(
     warn_about_pose(result.report, allow_reflection=allow_reflection)
     warn_about_overlap(pair, result)
     warn_about_map(result.report)
+    warn_about_stop(result.report)
     warn_about_landmarks(result.report)
     params = {
         "preset": preset,
@@ -313,6 +347,7 @@ def fit_sections(
         "field": field,
         "config": config,
         "device": str(chosen),
+        "deterministic": deterministic,
         **recorded_landmarks(landmarks),
     }
     return pair, result, params

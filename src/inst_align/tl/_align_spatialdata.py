@@ -82,7 +82,7 @@ def align_spatialdata(
         Return changed copies, which share no element with the objects given.
     **options
         All other keywords of :func:`align_pair`: ``preset``, ``init``, ``use_rep``, ``layer``, ``normalize``,
-        ``allow_reflection``, ``field``, ``config``, ``device``, ``progress``.
+        ``allow_reflection``, ``field``, ``config``, ``device``, ``deterministic``, ``checkpoint``, ``progress``.
 
     Returns
     -------
