@@ -241,7 +241,18 @@ class SharedFeatures:
         return int(self.sections[0].shape[1])
 
     def of(self, generator: torch.Generator, genes: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the shared features of both sections, float32, shapes (n_ref, k) and (n_src, k).
+        """Return the shared features of both sections, averaged over neighbours; see :meth:`of_cells`."""
+        return self.averaged(self.of_cells(generator, genes))
+
+    def averaged(self, features: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the means of cells' features over their neighbours."""
+        ref, src = (mean(values).to(self.device) for mean, values in zip(self.means, features, strict=True))
+        return ref, src
+
+    def of_cells(
+        self, generator: torch.Generator, genes: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the shared features of both sections' single cells, float32, shapes (n_ref, k) and (n_src, k).
 
         Channels are ordered by variance and scaled together, so that all of them add up to a variance of 1; their
         relative sizes, which tell signal from noise, are kept. A user's own representation (``Section.is_rep``) is
@@ -261,7 +272,7 @@ class SharedFeatures:
             axes = joint_axes(measured, self.n_components, generator)
             scores = [section.matmul(axes) for section in measured]
         total = torch.stack([s.square().sum(dim=1).mean() for s in scores]).mean().clamp_min(1e-12)
-        one, other = (mean(s / total.sqrt()).to(self.device) for mean, s in zip(self.means, scores, strict=True))
+        one, other = (s / total.sqrt() for s in scores)
         return one, other
 
 
