@@ -8,6 +8,8 @@ import numpy as np
 
 from inst_align.core.raster import Grid
 
+TRIAL_SIGMA = 0.08
+"""Levels with less blur than this are left out of a trial."""
 PIXELS_PER_SIGMA = 1.5
 """Of a raster, as far as the limit on its size allows."""
 
@@ -65,13 +67,14 @@ class RegistrationConfig:
         Level(sigma=0.19, control_spacing=1.0, steps=24),
         Level(sigma=0.13, control_spacing=0.72, steps=24),
         Level(sigma=0.08, control_spacing=0.5, steps=24),
-        Level(sigma=0.048, control_spacing=0.31, steps=24),
+        Level(sigma=0.045, control_spacing=0.31, steps=16),
+        Level(sigma=0.03, control_spacing=0.31, steps=16),
     )
     strain: float = 0.1
     bending: float = 0.1
     escape_cost: float = 2.0
     learning_rate: float = 0.3
-    n_pixels: int = 128
+    n_pixels: int = 192
     margin: float = 0.5
 
     def __post_init__(self) -> None:
@@ -103,6 +106,6 @@ class RegistrationConfig:
         return Grid.around(xy, pixel=max(sigma / PIXELS_PER_SIGMA, finest), margin=self.margin)
 
     def trial(self) -> RegistrationConfig:
-        """Return a cheaper variant, enough to see whether a non-rigid map pays: no finest level, half of the steps."""
-        levels = self.levels[:-1] or self.levels
+        """Return a cheaper variant, enough to see whether a non-rigid map pays: no fine levels, half of the steps."""
+        levels = tuple(level for level in self.levels if level.sigma >= TRIAL_SIGMA) or self.levels[:1]
         return replace(self, levels=tuple(replace(level, steps=-(-level.steps // 2)) for level in levels))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from inst_align.core.mismatch import Cells
     from inst_align.core.registration_config import RegistrationConfig
 
-FACTOR = 1.1
+FACTOR = 0.7
 """Root mean square distance from the truth, in units of what the features can tell apart."""
 SIGMA = 0.15
 """Blur of the feature rasters, in unit lengths."""
