@@ -111,6 +111,7 @@ from anndata import AnnData
 from inst_align.cli import main
 from inst_align.core import pose
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 pose.N_PIXELS = 33  # a quick search
 command = ["align", "ref.h5ad", "src.h5ad", "-o", "out.h5ad", "--rigid-only"]
 choose = pose._choose

@@ -298,3 +298,10 @@ def test_many_cells_are_gathered_on_the_finest_grid_without_a_difference_to_the_
 def test_few_cells_are_left_as_they_are() -> None:
     cells = Cells.of(np.random.default_rng(0).uniform(-1, 1, (100, 2)), torch.zeros(100, 1))
     assert cells.gathered(Grid(origin=(-2.0, -2.0), pixel=0.1, height=41, width=41)) is cells
+
+
+def test_levels_that_would_tell_single_cells_apart_are_left_out() -> None:
+    config = RegistrationConfig()
+    assert config.suited(0.01) == config
+    assert min(level.sigma for level in config.suited(0.058).levels) == 0.045
+    assert config.suited(100.0).levels == config.levels[:1]

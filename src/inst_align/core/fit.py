@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as default
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -151,6 +151,10 @@ class Clock:
         with telling(name, self.stops), memory_told(name):
             yield
         self.seconds[name] = time.perf_counter() - start
+
+    def expect(self, total: int) -> None:
+        """Say how many steps there will be."""
+        self._total = total
 
     @property
     def report(self) -> dict[str, str]:
@@ -301,6 +305,9 @@ def fit_pair(
                 stops=clock.stops,
             )
         frame = UnitFrame.of(pair.ref.xy)
+        spacing = max(pair.ref.spacing, pair.src.spacing) / frame.scale
+        config = replace(config, registration=config.registration.suited(spacing))
+        clock.expect(config.n_steps)
         with clock.stage("trial"):
             posed = affine
             affine, bends, verdict = checkpoint.once(

@@ -8,6 +8,8 @@ import numpy as np
 
 from inst_align.core.raster import Grid
 
+LEAST_SIGMA = 0.75
+"""Least blur of a level, in median neighbour distances of the section where these are larger."""
 TRIAL_SIGMA = 0.08
 """Levels with less blur than this are left out of a trial."""
 PIXELS_PER_SIGMA = 1.5
@@ -104,6 +106,14 @@ class RegistrationConfig:
         longer_side = float(np.ptp(xy, axis=0).max()) + 2 * self.margin
         finest = longer_side / (self.n_pixels - 1)
         return Grid.around(xy, pixel=max(sigma / PIXELS_PER_SIGMA, finest), margin=self.margin)
+
+    def suited(self, spacing: float) -> RegistrationConfig:
+        """Return a variant for cells at this distance (unit frame): without levels that would tell single cells apart.
+
+        There the lattices of spots, rather than the tissues, would be brought together.
+        """
+        levels = tuple(level for level in self.levels if level.sigma >= LEAST_SIGMA * spacing) or self.levels[:1]
+        return replace(self, levels=levels)
 
     def trial(self) -> RegistrationConfig:
         """Return a cheaper variant, enough to see whether a non-rigid map pays: no fine levels, half of the steps."""
