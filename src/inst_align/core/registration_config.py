@@ -8,7 +8,7 @@ import numpy as np
 
 from inst_align.core.raster import Grid
 
-LEAST_SIGMA = 0.75
+LEAST_SIGMA = 0.55
 """Least blur of a level, in median neighbour distances of the section where these are larger."""
 TRIAL_SIGMA = 0.08
 """Levels with less blur than this are left out of a trial."""
