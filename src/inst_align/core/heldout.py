@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inst_align.core.polish import polish_pose
-from inst_align.core.quality import interpolate
+from inst_align.core.quality import correlation, interpolate
 from inst_align.core.registration import register
 from inst_align.core.section import median_spacing
 from inst_align.core.transforms import Affine
@@ -166,17 +166,13 @@ class _Answers:
         loss = [np.square(values - measured).sum(axis=1) / total for values in found]
         gain = loss[0] - loss[1]
         return HeldOut(
-            simple=_correlation(measured, found[0]),
-            elaborate=_correlation(measured, found[1]),
+            simple=correlation(measured, found[0]),
+            elaborate=correlation(measured, found[1]),
             gain=float(gain.mean()),
             standard_error=_block_error(gain, np.floor(self.places / BLOCK)),
             left=float(loss[0].mean()),
             covered=n_cells / self.asked,
         )
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()).clip(1e-12))
 
 
 def _block_error(values: np.ndarray, blocks: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
+from inst_align.core.quality import weights_around
 from inst_align.core.section import median_spacing
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ N_TURNS = 60
 """Random turns of the channels."""
 MIN_COVERED = 0.3
 """Share of the cells asked that must find tissue for another pose to count."""
-N_NEIGHBORS = 8
 APART = 18, 27
 """Neighbours of these ranks are so far from a cell that no third cell is averaged into the features of both."""
 
@@ -174,12 +174,10 @@ class _Places:
 
     @classmethod
     def of(cls, tree: cKDTree, xy: np.ndarray, width: float) -> _Places:
-        distance, index = tree.query(xy, k=np.arange(1, min(N_NEIGHBORS, tree.n) + 1))
-        weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / width**2)
-        covered = distance[:, 0] <= 3 * width
+        index, weight, covered = weights_around(tree, xy, width)
         return cls(
             index=index[covered],
-            weight=(weight / weight.sum(axis=1, keepdims=True))[covered].astype(np.float32),
+            weight=weight[covered].astype(np.float32),
             covered=covered,
             counts=bool(covered.sum() >= max(MIN_CELLS, MIN_COVERED * len(xy))),
         )

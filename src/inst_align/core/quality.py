@@ -44,15 +44,29 @@ def interpolate(
     -------
     Values, float64, shape (m, k), and which places have a cell within three widths, bool, shape (m,).
     """
-    distance, index = cKDTree(xy_cells).query(xy, k=np.arange(1, min(N_NEIGHBORS, len(xy_cells)) + 1))
-    # relative to the nearest cell, lest all weights of a remote place vanish
-    weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / width**2)
-    weight /= weight.sum(axis=1, keepdims=True)
+    index, weight, covered = weights_around(cKDTree(xy_cells), xy, width)
     values = features.cpu().numpy()
     mean = np.zeros((len(xy), values.shape[1]))
     for column, share in zip(index.T, weight.T, strict=True):  # no (m, n_neighbors, k) array
         mean += values[column] * share[:, None]
-    return mean, distance[:, 0] <= 3 * width
+    return mean, covered
+
+
+def weights_around(tree: cKDTree, xy: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the cells nearest to places (m, 2), their Gaussian weights, and which places have a cell within three widths.
+
+    Shapes (m, q), (m, q) and (m,); the weights of a place add up to one.
+    """
+    distance, index = tree.query(xy, k=np.arange(1, min(N_NEIGHBORS, tree.n) + 1))
+    # relative to the nearest cell, lest all weights of a remote place vanish
+    weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / width**2)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return index, weight, distance[:, 0] <= 3 * width
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """One correlation of two arrays of channels (p, k), each of mean zero, so that a channel counts by its variance."""
+    return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()).clip(1e-12))
 
 
 def feature_correlation(
@@ -79,8 +93,7 @@ def feature_correlation(
     moving = features_src.cpu().numpy()[covered].astype(np.float64)
     fixed -= fixed.mean(axis=0)
     moving -= moving.mean(axis=0)
-    product = (fixed * moving).sum()
-    return float(product / np.sqrt((fixed**2).sum() * (moving**2).sum()).clip(1e-12))
+    return correlation(fixed, moving)
 
 
 def map_report(ref: Section, src: Section, affine: Affine, transform: Affine | Compose) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inst_align.core.polish import polish_pose
-from inst_align.core.quality import interpolate
+from inst_align.core.quality import correlation, interpolate
 from inst_align.core.registration_config import RegistrationConfig
 from inst_align.core.section import median_spacing
 from inst_align.core.transforms import Affine
@@ -71,8 +71,8 @@ def _agreement(ref: Cells, src: Cells) -> float:
     few = [(xy[::step], features[::step]) for xy, features in (ref, src) for step in [-(-len(xy) // MAX_CELLS)]]
     width = max(median_spacing(xy) for xy, _ in few)
     directions = [_one_way(own, other, width) for own, other in (few, few[::-1])]
-    correlation, overlap = zip(*directions, strict=True)
-    return float(np.mean(correlation) * max(overlap) ** OVERLAP_POWER)
+    agreement, overlap = zip(*directions, strict=True)
+    return float(np.mean(agreement) * max(overlap) ** OVERLAP_POWER)
 
 
 def _one_way(own: Cells, other: Cells, width: float) -> tuple[float, float]:
@@ -82,5 +82,4 @@ def _one_way(own: Cells, other: Cells, width: float) -> tuple[float, float]:
         return 0.0, float(covered.mean())
     measured = own[1][::step].cpu().numpy()[covered]
     found, measured = (values - values.mean(axis=0) for values in (found[covered], measured))
-    scale = np.sqrt(np.square(found).sum() * np.square(measured).sum()).clip(1e-12)
-    return float((found * measured).sum() / scale), float(covered.mean())
+    return correlation(found, measured), float(covered.mean())
