@@ -132,9 +132,11 @@ def warn_about_pose(report: dict[str, Any], *, allow_reflection: bool) -> None:
     """Warn when another pose, or a mirror image, explains the sections as well or better."""
     score = report.get("pose_score", float("nan"))
     if report.get("pose_mirrored_better") and not allow_reflection:
+        share = report.get("pose_mirrored_rivalry", report["pose_mirrored_score"] / max(score, 1e-9))
+        verdict = 'Verdict "ambiguous pose": a' if report.get("verdict") != "poor" else "A"
         warn_user(
-            f"A mirror image of the source fits clearly better (score {report['pose_mirrored_score']:.2f} against "
-            f"{score:.2f}): if a section may have been flipped, pass `allow_reflection=True`."
+            f"{verdict} mirror image of the source fits as well or better ({share:.0%} of the agreement): if a section may "
+            f"have been turned over, pass `allow_reflection=True`; if none was, compare `ia.pl.alignment` with the anatomy."
         )
     if report.get("pose_ambiguous") and report.get("verdict") != "poor":
         rivalry = report.get("pose_rivalry", report["pose_runner_up"] / max(score, 1e-9))
@@ -205,8 +207,8 @@ def warn_about_stop(report: dict[str, Any]) -> None:
     """Warn when a stage stopped early."""
     if "stopped_early" in report:
         warn_user(
-            f"The fit stopped early ({report['stopped_early']}), and goes on from the last good state of that stage: look "
-            f"at `ia.pl.alignment` before you trust the result."
+            f"A part of the fit stopped early ({report['stopped_early']}), and what it had last found to be fine was kept: "
+            f"look at `ia.pl.alignment` before you trust the result."
         )
 
 

@@ -86,6 +86,9 @@ def _score(report: RunReport) -> str:
         f"asked again, the next best reaches {report.pose_rivalry:.0%} of the agreement"
         if report.pose_rivalry is not None
         else "",
+        f"asked again, the mirror image reaches {report.pose_mirrored_rivalry:.0%}"
+        if report.pose_mirrored_rivalry is not None
+        else "",
     ]
     return "; ".join(filter(None, [f"{report.pose_score:.2f}", *others]))
 
