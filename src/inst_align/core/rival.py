@@ -29,7 +29,7 @@ DOUBT = 0.8
 """A runner-up whose score reaches this share of the winner's is looked at again."""
 RIVAL = 0.9
 """A pose whose agreement reaches this share of the winner's makes the pose ambiguous."""
-AS_WELL = 0.98
+AS_WELL = 0.99
 """A mirror image whose agreement reaches this share of the winner's is as good as it, as far as can be told."""
 ON_ITS_WAY = 0.9
 """A pose that the polish brings this much nearer to the winner is on the winner's slope."""
