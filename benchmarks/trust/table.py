@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Line = tuple[str, str, str, str]
 
-CATALOGUE = "`python -m benchmarks.trust --parts inputs`"
+CATALOGUE = "`python -m benchmarks.trust --parts inputs --out DIR`"
 CALIBRATION = "`python -m benchmarks.calibration --data PATH --out DIR`"
 ROBUSTNESS = "`python -m benchmarks.robustness --data PATH --parts {} --out DIR`"
 UNRELATED = ["shuffled", "other genes", "other tissue"]

@@ -19,6 +19,8 @@ WIDTH = 116
 """Characters in a line of text."""
 HARDLY_AGREE = 0.1
 """Correlation of held-out genes that is little for an alignment to stand on."""
+NEARLY = 0.95
+"""Share of a pose's agreement at which a mirror image is worth a word: another seed may turn them round."""
 STRETCHED = 4.0
 """Factor by which hardly any tissue changes its area between sections."""
 
@@ -186,10 +188,9 @@ def _of_pose(report: RunReport) -> Iterator[str]:
 
 
 def _mirror_fits(report: RunReport) -> bool:
-    """Whether turning the source over fits better; by the scores where the cells were not asked."""
-    score, mirrored = report.pose_score, report.pose_mirrored_score
-    asked = report.pose_mirrored_rivalry is not None
-    better = not asked and score is not None and mirrored is not None and mirrored > score
+    """Whether turning the source over fits nearly as well; by the scores, better, where the cells were not asked."""
+    score, mirrored, rivalry = report.pose_score, report.pose_mirrored_score, report.pose_mirrored_rivalry
+    better = score is not None and mirrored is not None and mirrored > score if rivalry is None else rivalry >= NEARLY
     return not report.mirrored and (bool(report.pose_mirrored_better) or better)
 
 

@@ -71,7 +71,7 @@ def test_other_errors_get_through() -> None:
         ("registration", "lower `n_pixels` of `RegistrationConfig`"),
         ("field", "lower `max_cells` or `n_frequencies` of `FieldConfig`"),
         ("fit", "lower `batch_size` or `n_neighbours` of `PaperConfig`"),
-        ("features", "free what other"),
+        ("features", "free what other arrays or programs hold there"),
     ],
 )
 def test_a_stage_that_runs_out_of_memory_names_itself_and_the_knob(stage: str, knob: str) -> None:
