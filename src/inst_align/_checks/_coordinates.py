@@ -24,8 +24,8 @@ FEW_CELLS = 50
 """Below this many cells a section is placed rigidly: a non-rigid map would follow the noise of single cells."""
 FLATTEST = 1e-3
 """Least ratio of a section's short to its long principal axis; below it the section is a line."""
-SIZES = 1e-100, 1e100
-"""Least extent and largest coordinate that can be squared and cubed without leaving the numbers."""
+SIZES = 1e-30, 1e30
+"""Least extent and largest coordinate of which a stored map, which is of float32, can hold the displacements."""
 LEVEL = 1e-6
 """A third coordinate that varies by no more than this share of the first two varies by rounding only."""
 READABLE = {"anndata", "dask", "h5py", "numpy", "pandas", "zarr"}
@@ -162,8 +162,8 @@ def _check_size(xy: np.ndarray, key: str, name: Role) -> None:
     if largest > SIZES[1] or 0 < extent < SIZES[0]:
         found = f"are as large as {largest:.3g}" if largest > SIZES[1] else f"span {extent:.3g} only"
         raise ValueError(
-            f"`spatial_key={key!r}`: the coordinates of the {len(xy)} cells of the {name} {found}, which is beyond what can "
-            f"be reckoned with ({SIZES[0]:g} to {SIZES[1]:g}); check that they are positions, or bring them to another unit."
+            f"`spatial_key={key!r}`: the coordinates of the {len(xy)} cells of the {name} {found}, which is beyond what a map "
+            f"can hold ({SIZES[0]:g} to {SIZES[1]:g}); check that they are positions, or bring them to another unit."
         )
 
 
