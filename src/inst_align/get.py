@@ -1,9 +1,10 @@
-"""Read back what a run recorded: the map, the report, the parameters."""
+"""Read back what a run recorded: the map, the report, the expression field, the parameters."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from inst_align._field import GENES, ExpressionField
 from inst_align._keys import ROLE_LIBRARY, ROLE_REFERENCE, SPATIAL_ALIGNED
 from inst_align._record import read_record
 from inst_align._report import RunReport
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from inst_align.core.transforms import Affine, Compose
 
-__all__ = ["RunReport", "params", "report", "transform"]
+__all__ = ["ExpressionField", "RunReport", "field", "params", "report", "transform"]
 
 
 def transform(adata: AnnData, key: str = SPATIAL_ALIGNED) -> Affine | Compose:
@@ -92,6 +93,50 @@ def report(adata: AnnData, key: str = SPATIAL_ALIGNED) -> RunReport:
     {'pose_overlap': 0.9}
     """
     return RunReport.from_record(_source_record(adata, key, "report"))
+
+
+def field(adata: AnnData, key: str = SPATIAL_ALIGNED) -> ExpressionField:
+    """Return the continuous expression field that the two sections of a run share.
+
+    It is INST-Align's canonical field :cite:p:`han2026`; with the default preset in closed form, see the concepts in the docs.
+
+    Parameters
+    ----------
+    adata
+        The source of the pair.
+    key
+        The ``key_added`` of the run.
+
+    Returns
+    -------
+    The field: ``field.predict(xy, genes)`` at places ``(n, 2)`` of the reference's frame, in its units.
+
+    Raises
+    ------
+    KeyError
+        There is no record under ``key``, or the run left no field, or none with genes.
+    ValueError
+        The object is the reference of the run.
+
+    Examples
+    --------
+    >>> import inst_align as ia
+    >>> ref, src = ia.datasets.toy_pair(n_cells=300, n_genes=100, rng=0)
+    >>> ia.tl.align_pair(ref, src, accept="rigid", rng=0, progress=False)
+    >>> field = ia.get.field(src)
+    >>> field
+    ExpressionField of 100 genes
+    >>> field.predict(src.obsm["spatial_aligned"], field.genes[:2]).shape
+    (300, 2)
+    """
+    if "field" not in _record(adata, key) and _record(adata, key).get("params", {}).get("field") is False:
+        raise KeyError(f"`key={key!r}`: this run was told to fit no field; run the alignment with `field=True`.")
+    record = _source_record(adata, key, "field")["field"]
+    if GENES not in record:
+        raise KeyError(
+            f"`key={key!r}`: the field of this run has no genes, since `use_rep` gave it features without names."
+        )
+    return ExpressionField(record)
 
 
 def params(adata: AnnData, key: str = SPATIAL_ALIGNED) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class CanonicalField:
         """What of the field embeds a cell."""
         return "latent"
 
-    def predict(self, xy: ArrayLike, what: What = "latent") -> np.ndarray:
+    def predict(self, xy: ArrayLike, what: What = "latent", columns: np.ndarray | None = None) -> np.ndarray:
         """Evaluate the field.
 
         Parameters
@@ -58,6 +58,8 @@ class CanonicalField:
             source's aligned ones, or any other points.
         what
             ``"latent"`` vectors or log-normalised ``"genes"``.
+        columns
+            Indices of the genes, or of the latent dimensions, that are wanted; ``None`` for all.
 
         Returns
         -------
@@ -79,8 +81,14 @@ class CanonicalField:
         linear, shift = self.matrix[:2, :2], self.matrix[:2, 2]
         inputs = torch.as_tensor(np.asarray(xy, dtype=np.float64) @ linear.T + shift, dtype=torch.float32)
         device = self.field.head.weight.device
+
+        def wanted(values: torch.Tensor) -> torch.Tensor:
+            return values if columns is None else values[:, torch.as_tensor(columns, device=device)]
+
         with torch.no_grad():
-            parts = in_chunks(lambda part: reader(self.field(inputs[part].to(device))).cpu(), len(inputs), CHUNK)
+            parts = in_chunks(
+                lambda part: wanted(reader(self.field(inputs[part].to(device)))).cpu(), len(inputs), CHUNK
+            )
         return torch.cat(parts).numpy()
 
     def pack(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class FourierField:
         """What of the field embeds a cell."""
         return "features"
 
-    def predict(self, xy: ArrayLike, what: What = "features") -> np.ndarray:
+    def predict(self, xy: ArrayLike, what: What = "features", columns: np.ndarray | None = None) -> np.ndarray:
         """Evaluate the field.
 
         Parameters
@@ -103,6 +103,8 @@ class FourierField:
             source's aligned ones, or any other points.
         what
             Shared ``"features"`` or log-normalised ``"genes"``, which are not negative.
+        columns
+            Indices of the genes that are wanted; ``None`` for all.
 
         Returns
         -------
@@ -119,14 +121,15 @@ class FourierField:
             raise ValueError(msg)
         unit = np.asarray(xy, dtype=np.float64) @ self.matrix[:2, :2].T + self.matrix[:2, 2]
         blocks = np.array_split(unit.astype(np.float32), max(1, -(-len(unit) // CHUNK)))
-        return np.concatenate([self._values(block, what) for block in blocks])
+        return np.concatenate([self._values(block, what, columns) for block in blocks])
 
-    def _values(self, xy: np.ndarray, what: What) -> np.ndarray:
+    def _values(self, xy: np.ndarray, what: What, columns: np.ndarray | None) -> np.ndarray:
         waves = np.cos(xy @ self.frequencies + self.phases)
         features = waves @ self.to_features[1:] + self.to_features[0]
         if what == "features" or self.to_genes is None:
             return features
-        return np.maximum(features @ self.to_genes[1:] + self.to_genes[0], 0)
+        to_genes = self.to_genes if columns is None else self.to_genes[:, columns]
+        return np.maximum(features @ to_genes[1:] + to_genes[0], 0)
 
     def pack(self) -> dict[str, Any]:
         """Return the field as a dictionary of plain arrays, for ``uns`` and so for h5ad and zarr."""

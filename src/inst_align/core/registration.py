@@ -6,7 +6,8 @@ is moved downhill on
     (D(source -> reference) + D(reference -> source)) / 2 + strain * E_strain + bending * E_bending
 
 where D asks in one direction whether the tissue finds its own features in the other section
-(:mod:`inst_align.core.mismatch`).
+(:mod:`inst_align.core.mismatch`). Sections on lattices go no further than what they show of each other
+(:mod:`inst_align.core.lattice`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from inst_align.core.adam import Adam
 from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import Pull
+from inst_align.core.lattice import RECURS, lattice_constant, shared_detail
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
 from inst_align.core.raster import Grid, grid_sample, sample
 from inst_align.core.registration_config import Level, RegistrationConfig
@@ -104,15 +106,20 @@ def register(
         for _ in torch.cat(terms):
             on_step()
     start = len(terms)
-    for level, new_grid in zip(config.levels[start:], grids[start:], strict=True):
+    between_spots = max(lattice_constant(xy_ref), lattice_constant(xy_src))
+    for number, (level, new_grid) in enumerate(zip(config.levels[start:], grids[start:], strict=True), start):
         lattice = ControlLattice(new_grid, level.control_spacing, device)
         control = lattice.fit(_resample(velocity, grid, new_grid))
-        grid = new_grid
-        ref, src = (Drawn.draw(grid, section, level.sigma) for section in cells)
+        ref, src = (Drawn.draw(new_grid, section, level.sigma) for section in cells)
         pull = None
         if landmarks is not None:
             pull = Pull.of(landmarks, control=level.control_spacing, spacing=cells[0].spacing, device=device)
         problem = _Problem(ref, src, both, level, config, pull)
+        if number and level.sigma < between_spots:
+            coarser = config.levels[number - 1].sigma
+            if shared_detail(cells, (ref, src), coarser, problem.map_of(control)) < RECURS:
+                break
+        grid = new_grid
         terms.append(problem.descend(control, on_step, done=sum(map(len, terms))))
         velocity = lattice.velocity(control) * fade(grid.points(device), both, config.margin)
         if len(terms[-1]) < level.steps:  # stopped early
@@ -170,6 +177,10 @@ class _Problem:
 
         return moved
 
+    def map_of(self, control: torch.Tensor) -> Move:
+        """Return the map that control vectors stand for."""
+        return self.move(self.displacements(self.lattice.velocity(control) * self.window))
+
     def cost(self, control: torch.Tensor, mismatch: Mismatch, turn: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Data term, with the pull of the landmarks, and weighted smoothness term, in the given step."""
         velocity = self.lattice.velocity(control) * self.window
@@ -189,8 +200,9 @@ class _Problem:
         number before this level.
         """
         level, config = self.level, self.config
-        start = self.move(self.displacements(self.lattice.velocity(control) * self.window))
-        mismatch = Mismatch.begin(self.ref, self.src, start, escape_cost=config.escape_cost, sigma=level.sigma)
+        mismatch = Mismatch.begin(
+            self.ref, self.src, self.map_of(control), escape_cost=config.escape_cost, sigma=level.sigma
+        )
         adam = Adam([control], [config.learning_rate * level.sigma], n_steps=level.steps, end=0.1)
         guard = Guard([control], done + level.steps, done=done)
         terms = []

@@ -72,7 +72,7 @@ class RegistrationConfig:
         Level(sigma=0.045, control_spacing=0.31, steps=16),
         Level(sigma=0.03, control_spacing=0.31, steps=16),
     )
-    strain: float = 0.1
+    strain: float = 0.2
     bending: float = 0.1
     escape_cost: float = 2.0
     learning_rate: float = 0.3

@@ -19,10 +19,13 @@ SPACING_CELLS = 50_000
 
 def median_spacing(xy: np.ndarray) -> float:
     """Median distance from a point of (n, 2) to the nearest other position; cells on one spot count once."""
+    return float(np.median(nearest_distances(xy)))
+
+
+def nearest_distances(xy: np.ndarray) -> np.ndarray:
+    """Distances from points of (n, 2), or evenly chosen ones of them, to the nearest other position."""
     distance = _to_nearest(xy)
-    if not distance.all():
-        distance = _to_nearest(np.unique(xy, axis=0))
-    return float(np.median(distance))
+    return distance if distance.all() else _to_nearest(np.unique(xy, axis=0))
 
 
 def _to_nearest(xy: np.ndarray) -> np.ndarray:

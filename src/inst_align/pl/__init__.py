@@ -3,7 +3,8 @@
 from inst_align.pl._alignment import alignment
 from inst_align.pl._convergence import convergence
 from inst_align.pl._deformation import deformation
+from inst_align.pl._field import field
 from inst_align.pl._landmarks import landmarks
 from inst_align.pl._report import report
 
-__all__ = ["alignment", "convergence", "deformation", "landmarks", "report"]
+__all__ = ["alignment", "convergence", "deformation", "field", "landmarks", "report"]

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from inst_align import _keys
 from inst_align._anndata import check_key_added, read_pair
 from inst_align._calls import (
@@ -22,6 +24,7 @@ from inst_align._calls import (
 from inst_align._checkpoint import as_folder, drawn_seed, keeping, state_digest
 from inst_align._checks import check_copy, warn_of_few_cells, warn_of_negative
 from inst_align._device import resolve_device
+from inst_align._field import GENES
 from inst_align._landmarks import read_landmarks, recorded_landmarks, warn_about_landmarks
 from inst_align._random import numpy_generator, torch_generator
 from inst_align._scale import resizing
@@ -319,6 +322,8 @@ def fit_sections(
                     *sections, **arguments, config=config, callback=callback, checkpoint=state
                 )
     result = resized.result(result)
+    if result.field is not None and pair.genes is not None:
+        result = replace(result, field={**result.field, GENES: np.array(pair.genes)})
     result.report.update(start.report)
     result.report["verdict"] = verdict_of(result.report["verdict"], result.report)
     if "heldout_gain" in result.report:
