@@ -153,7 +153,7 @@ def fit_field(
 ) -> FourierField | None:
     """Fit the canonical field to both aligned sections.
 
-    There is none, or one without genes, where the equations have no finite solution; the fit tells of it then.
+    There is none where its equations have no finite solution; the fit tells of it then.
 
     Parameters
     ----------
@@ -177,16 +177,14 @@ def fit_field(
     frequencies, phases = _draw(config, generator)
     waves = torch.cos(places @ frequencies.to(device) + phases.to(device))
     to_features = _finite_or_none(lambda: _read_out(waves, wanted, config.ridge * len(phases) / 2))
-    if to_features is None:
-        tell("its equations have no finite solution, so that there is no field")
-        return None
     to_genes = None
-    if expression is not None:
+    if expression is not None and to_features is not None:
         smooth = (waves @ to_features[1:] + to_features[0]).cpu().numpy()
         cells = [part[r] for part, r in zip(expression, rows)]
         to_genes = _finite_or_none(lambda: _genes_read_out(np.split(smooth, [len(xy[0][rows[0]])]), cells))
-        if to_genes is None:
-            tell("the equations of the genes have no finite solution, so that it knows features alone")
+    if to_features is None or (expression is not None and to_genes is None):
+        tell("its equations have no finite solution, so that there is none")
+        return None
     return FourierField(
         matrix=np.asarray(unit_matrix, dtype=np.float64),
         frequencies=frequencies.numpy(),
