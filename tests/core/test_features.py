@@ -11,8 +11,10 @@ import torch
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from inst_align.core.features import NeighbourMean, SharedFeatures, Standardized, joint_axes
-from inst_align.core.section import Rows, Section
+from inst_align.core.features import NeighbourMean, SharedFeatures
+from inst_align.core.rows import Rows
+from inst_align.core.section import Section
+from inst_align.core.standardized import Standardized, joint_axes
 
 CPU = torch.device("cpu")
 
@@ -76,7 +78,6 @@ def test_rows_in_another_order_need_no_copy(container: Any) -> None:
     v, u = torch.randn(25, 4, generator=generator(1)), torch.randn(60, 4, generator=generator(2))
     torch.testing.assert_close(there.matmul(v), copied.matmul(v))
     torch.testing.assert_close(there.rmatmul(u), copied.rmatmul(u), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(there.at_most(20).matmul(v), copied.at_most(20).matmul(v))
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix, sparse.csr_array])
@@ -177,12 +178,12 @@ def test_the_axes_of_a_large_section_come_from_some_of_its_cells(monkeypatch: py
     basis = loadings()
     sections = [Standardized(low_rank(n, seed, basis), CPU) for seed, n in enumerate((900, 700))]
     whole = joint_axes(sections, 4, generator()).numpy()
-    monkeypatch.setattr("inst_align.core.features.AXES_CELLS", 300)
+    monkeypatch.setattr("inst_align.core.standardized.TYPICAL_CELLS", 300)
+    sections = [Standardized(low_rank(n, seed, basis), CPU) for seed, n in enumerate((900, 700))]
     some = joint_axes(sections, 4, generator()).numpy()
     assert not np.array_equal(whole, some)
     assert np.linalg.svd(whole.T @ some)[1].min() > 0.99
-    assert sections[0].at_most(300).shape == (300, 60)
-    assert sections[0].at_most(900) is sections[0]
+    assert [section.typical.shape for section in sections] == [(300, 60), (234, 60)]
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
