@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from inst_align.core.rows import Streamed
 from inst_align.core.state import decode, encode
 
 if TYPE_CHECKING:
@@ -227,11 +228,20 @@ def fingerprint(*arrays: np.ndarray) -> str:
 def section_fingerprints(section: Section) -> dict[str, str]:
     """Return digests of a section's coordinates and expression, by name."""
     x = section.expression
-    parts = [x] if isinstance(x, np.ndarray) else [x.indptr.astype(np.int64), x.indices.astype(np.int64), x.data]
+    if isinstance(x, Streamed):
+        blocks = [fingerprint(*_arrays(block)) for _, block in x.blocks()]
+        arrays = [x.bounds, np.array(blocks)]
+    else:
+        arrays = _arrays(x)
     return {
         f"coordinates of the {section.name}": fingerprint(section.xy),
-        f"expression of the {section.name}": fingerprint(np.array(x.shape), *parts),
+        f"expression of the {section.name}": fingerprint(np.array(x.shape), *arrays),
     }
+
+
+def _arrays(x: Any) -> list[np.ndarray]:
+    """Return what a dense or CSR matrix is made of."""
+    return [x] if isinstance(x, np.ndarray) else [x.indptr.astype(np.int64), x.indices.astype(np.int64), x.data]
 
 
 def _check_same(folder: Path, kept: dict[str, Any], wanted: dict[str, Any]) -> None:

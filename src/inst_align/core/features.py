@@ -85,7 +85,8 @@ class SharedFeatures:
             device = torch.device("cpu")  # the sparse products of CUDA promise no order
         sections: list[Standardized | torch.Tensor]
         if ref.is_rep:
-            sections = [_centred(values, device) for values in of_moderate_size(ref.expression, src.expression)]
+            dense = [np.asarray(section.expression) for section in (ref, src)]
+            sections = [_centred(values, device) for values in of_moderate_size(*dense)]
         else:
             sections = [Standardized(section.expression, device) for section in (ref, src)]
         means = [NeighbourMean(section.unit_xy, n_neighbors, device) for section in (ref, src)]

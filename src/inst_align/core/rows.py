@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias, Union
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from scipy import sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from scipy.sparse import csr_array, csr_matrix
 
-    Expression: TypeAlias = Union[csr_matrix, csr_array, np.ndarray, "Streamed", "Rows"]
-
-ReadBlock: TypeAlias = "Callable[[int, np.ndarray | None], csr_matrix]"
+Held: TypeAlias = "csr_matrix | csr_array | np.ndarray"
+Expression: TypeAlias = "Held | Streamed | Rows"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +38,7 @@ class Streamed:
     bounds: np.ndarray
     n_columns: int
     largest: float
-    read: ReadBlock
+    read: Callable[[int, np.ndarray | None], csr_matrix]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,18 +47,19 @@ class Streamed:
 
     def blocks(self) -> Iterator[tuple[slice, csr_matrix]]:
         """Yield all rows once: where they are, and a matrix of them."""
-        for block, (start, stop) in enumerate(zip(self.bounds[:-1], self.bounds[1:], strict=True)):
+        for block, (start, stop) in enumerate(pairwise(self.bounds)):
             if stop > start:
                 yield slice(int(start), int(stop)), self.read(block, None)
 
-    def __getitem__(self, rows: np.ndarray) -> csr_matrix:
-        """Return some rows (positions) as a matrix, each block that holds any of them being read once."""
+    def __getitem__(self, rows: slice | np.ndarray) -> csr_matrix:
+        """Return some rows as a matrix, each block that holds any of them being read once."""
+        rows = np.arange(self.shape[0])[rows]
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         edges = np.searchsorted(ascending, self.bounds)
         parts = [
             self.read(block, ascending[start:stop] - self.bounds[block])
-            for block, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True))
+            for block, (start, stop) in enumerate(pairwise(edges))
             if stop > start
         ]
         if not parts:
@@ -67,6 +67,14 @@ class Streamed:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return sparse.csr_matrix(sparse.vstack(parts, format="csr")[back])
+
+    def of_columns(self, keep: np.ndarray) -> Streamed:
+        """Return some columns, by a mask; the others are still read, but not kept of a block."""
+
+        def some(block: int, rows: np.ndarray | None) -> csr_matrix:
+            return self.read(block, rows)[:, keep]
+
+        return replace(self, read=some, n_columns=int(keep.sum()))
 
     def times_power_of_two(self, exponent: int) -> Streamed:
         """Return the matrix times a power of two, which leaves every digit as it is."""
@@ -83,7 +91,7 @@ class Streamed:
 class Rows:
     """A matrix (n, g) with its rows in another order, which is not made: row i is ``stored[order[i]]``."""
 
-    stored: csr_matrix | csr_array | np.ndarray | Streamed
+    stored: Held | Streamed
     order: np.ndarray
 
     @property
@@ -91,6 +99,19 @@ class Rows:
         """Numbers of rows and columns."""
         return len(self.order), int(self.stored.shape[1])
 
-    def __getitem__(self, rows: slice | np.ndarray) -> csr_matrix | csr_array | np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray) -> Held:
         """Return some rows as a matrix."""
         return self.stored[self.order[rows]]
+
+
+def same_values(one: Held | Streamed, other: Held | Streamed) -> bool:
+    """Whether two matrices of one shape, both dense, or each CSR in canonical form or on disk, hold the same values."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(cast("np.ndarray", one), cast("np.ndarray", other))
+    bounds = next((x.bounds for x in (one, other) if isinstance(x, Streamed)), [0, one.shape[0]])
+    parts = (slice(start, stop) for start, stop in pairwise(bounds))
+    return all(_same(one[rows], other[rows]) for rows in parts)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return all(np.array_equal(getattr(one, part), getattr(other, part)) for part in ("indptr", "indices", "data"))

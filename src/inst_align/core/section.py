@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -12,6 +12,8 @@ from scipy.spatial import cKDTree
 from inst_align.core.rows import Rows, Streamed
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
     from inst_align.core.rows import Expression
 
 
@@ -104,6 +106,13 @@ class Section:
     def take(self, index: np.ndarray) -> Section:
         """Return the section made of the given rows (positions or a mask), in that order."""
         return replace(self, xy=self.xy[index], expression=self.expression[index])
+
+    def of_genes(self, keep: np.ndarray) -> Section:
+        """Return the section with some of its genes, by a mask."""
+        x = self.expression
+        return replace(
+            self, expression=x.of_columns(keep) if isinstance(x, Streamed) else cast("csr_matrix", x)[:, keep]
+        )
 
     def in_order(self, order: np.ndarray) -> Section:
         """Return the section with its cells in another order (a permutation)."""

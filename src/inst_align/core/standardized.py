@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from scipy import sparse
 
-    from inst_align.core.rows import Expression
-
-    Held = sparse.csr_matrix | sparse.csr_array | np.ndarray
+    from inst_align.core.rows import Expression, Held
 
 ROWS_AT_ONCE = 1 << 16
 TYPICAL_CELLS = 50_000
@@ -146,16 +144,14 @@ def _factor(x: Expression, device: torch.device) -> _HeldFactor | _StreamedFacto
     stored, order = (x.stored, x.order) if isinstance(x, Rows) else (x, None)
     if isinstance(stored, Streamed):
         return _StreamedFactor(stored, np.arange(stored.shape[0]) if order is None else order, device)
-    return _HeldFactor(cast("Held", stored), order, device)
+    return _HeldFactor(stored, order, device)
 
 
 def _typical(x: Expression) -> Expression:
     """Return at most ``TYPICAL_CELLS`` rows, evenly chosen, in memory."""
     step = -(-x.shape[0] // TYPICAL_CELLS)
     on_disk = isinstance(x.stored if isinstance(x, Rows) else x, Streamed)
-    if step == 1 and not on_disk:
-        return x
-    return cast("Held", x[np.arange(0, x.shape[0], step)] if on_disk else x[::step])
+    return x if step == 1 and not on_disk else x[::step]
 
 
 def _moments(x: Expression) -> tuple[np.ndarray, np.ndarray]:

@@ -281,6 +281,8 @@ def fit_sections(
         normalize=normalize,
         nan_policy=nan_policy,
     )
+    if preset == "paper":  # its networks are trained on random cells in each step
+        pair = pair.held()
     config = _config(preset, config, field=field)
     _check_accept(accept, preset)
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)

@@ -221,7 +221,7 @@ def _embed(aligned: _Aligned, record: dict[str, Any], device: str | torch.device
     else:
         from inst_align.core.embedding import embed_pair
 
-        pair = aligned.pair
+        pair = aligned.pair.held()
         moved = replace(pair.src, xy=aligned.xy[pair.cells[1].fitted])
         both = embed_pair(pair.ref, moved, at=(at_ref, at_src), device=resolve_device(device))
         report = {"agreement": both.agreement, "shared": both.shared}
