@@ -224,7 +224,8 @@ class StoredMatrix:
 
     def of_genes(self, keep: np.ndarray) -> StoredMatrix:
         """Return some genes, by a mask."""
-        return replace(self, columns=self.columns[keep], known=None)
+        known = None if self.genes.n_present[~keep].any() else self.cells
+        return replace(self, columns=self.columns[keep], known=known)
 
     def without_empty(self) -> StoredMatrix:
         """Return the cells that have entries."""

@@ -105,7 +105,7 @@ def read_pair(
     n_top_genes: int | None = 2000,
     nan_policy: checks.NanPolicy = "error",
 ) -> Pair:
-    """Read two sections; nothing in the objects changes, and the arrays share no memory with them.
+    """Read two sections; nothing in the objects changes, and arrays in memory share none with them.
 
     Parameters
     ----------
@@ -129,8 +129,8 @@ def read_pair(
 
     Returns
     -------
-    The pair, with float64 coordinates of shape ``(n, 2)`` and float32 features: CSR of shape ``(n, g)`` for genes,
-    dense of shape ``(n, d)`` for a representation. Genes that are the same in all cells of a section are left out; so
+    The pair, with float64 coordinates of shape ``(n, 2)`` and float32 features: CSR of shape ``(n, g)`` for genes, or
+    blocks of it if the section is large and not in memory, and dense of shape ``(n, d)`` for a representation. Genes that are the same in all cells of a section are left out; so
     are cells that lie far from all others, with a warning, and cells without expression in these genes.
 
     Raises

@@ -58,6 +58,8 @@ def canonical_embed(
     After ``preset="paper"`` the embedding is the latent vector of the canonical field at the place of each cell, as
     published :cite:p:`han2026`.
 
+    The expression is held in memory, also if it is in a file.
+
     Parameters
     ----------
     adata_ref
