@@ -13,7 +13,7 @@ import os
 import zipfile
 import zlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     import torch
 
+    from inst_align.core.rows import Held
     from inst_align.core.section import Section
 
-FORMAT = 1
+FORMAT = 2
 """Of the folder; raised when the files of an older one mean something else."""
 CHUNKS = 10
 """Parts of a long stage after which its state is kept."""
@@ -227,21 +228,23 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 def section_fingerprints(section: Section) -> dict[str, str]:
     """Return digests of a section's coordinates and expression, by name."""
-    x = section.expression
-    if isinstance(x, Streamed):
-        blocks = [fingerprint(*_arrays(block)) for _, block in x.blocks()]
-        arrays = [x.bounds, np.array(blocks)]
-    else:
-        arrays = _arrays(x)
     return {
         f"coordinates of the {section.name}": fingerprint(section.xy),
-        f"expression of the {section.name}": fingerprint(np.array(x.shape), *arrays),
+        f"expression of the {section.name}": _of_expression(cast("Held | Streamed", section.expression)),
     }
 
 
-def _arrays(x: Any) -> list[np.ndarray]:
-    """Return what a dense or CSR matrix is made of."""
-    return [x] if isinstance(x, np.ndarray) else [x.indptr.astype(np.int64), x.indices.astype(np.int64), x.data]
+def _of_expression(x: Held | Streamed) -> str:
+    """Return a digest of expression that is the same in memory and on disk, and in blocks of any size."""
+    if isinstance(x, np.ndarray):
+        return fingerprint(x)
+    parts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    blocks = (block for _, block in x.blocks()) if isinstance(x, Streamed) else [x]
+    for block in blocks:
+        arrays = np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int64), block.data
+        for part, array in zip(parts, arrays, strict=True):
+            part.update(np.ascontiguousarray(array).data)
+    return fingerprint(np.array(x.shape), *(np.frombuffer(part.digest(), dtype=np.uint8) for part in parts))
 
 
 def _check_same(folder: Path, kept: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -130,9 +130,9 @@ class SharedFeatures:
         self, generator: torch.Generator, subsets: Sequence[np.ndarray]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield :meth:`of_cells` of each subset of the genes; expression that is on disk is read once for all of them."""
-        for one, other in zip(*self._scores(generator, subsets), strict=True):
-            total = torch.stack([s.square().sum(dim=1).mean() for s in (one, other)]).mean().clamp_min(1e-12)
-            yield one / total.sqrt(), other / total.sqrt()
+        ref, src = self._scores(generator, subsets)
+        for _ in subsets:
+            yield _of_unit_variance(next(ref), next(src))
 
     def _scores(self, generator: torch.Generator, subsets: Sequence[np.ndarray]) -> list[Iterator[torch.Tensor]]:
         """For each section, its scores by subset."""
@@ -146,6 +146,12 @@ class SharedFeatures:
             section.products(axes) if isinstance(section, Standardized) else map(section.__getitem__, columns)
             for section in self.sections
         ]
+
+
+def _of_unit_variance(ref: torch.Tensor, src: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale the scores of both sections together, in place."""
+    total = torch.stack([s.square().sum(dim=1).mean() for s in (ref, src)]).mean().clamp_min(1e-12)
+    return ref.div_(total.sqrt()), src.div_(total.sqrt())
 
 
 def _centred(values: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -48,7 +48,7 @@ class Standardized:
         self.inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
         self.shape = expression.shape
         self._x = _factor(expression, device)
-        self._typical = self._x if typical is expression else _factor(typical, device)
+        self._source = typical if isinstance(self._x, _StreamedFactor) else expression
 
     def of_genes(self, genes: np.ndarray) -> Standardized:
         """Return the section as if nothing but some genes (indices) had been measured; it shares all memory."""
@@ -58,9 +58,12 @@ class Standardized:
 
     @property
     def typical(self) -> Standardized:
-        """The section with no more than ``TYPICAL_CELLS`` cells, evenly chosen; it shares all memory."""
+        """The section with no more than ``TYPICAL_CELLS`` cells, evenly chosen, in memory, standardised as before."""
+        cells = _typical(self._source)
+        if cells.shape == self.shape and isinstance(self._x, _HeldFactor):
+            return self
         some = copy(self)
-        some._x, some.shape = self._typical, self._typical.shape
+        some._x, some._source, some.shape = _factor(cells, self._mean.device), cells, cells.shape
         return some
 
     @property
@@ -75,8 +78,9 @@ class Standardized:
     def products(self, several: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Yield :meth:`matmul` of each; expression that is on disk is read once for all of them."""
         scaled = [v * self.inverse_sd[:, None] for v in several]
-        for each, product in zip(scaled, self._x.products(scaled), strict=True):
-            yield product - self._mean @ each
+        products = self._x.products(scaled)
+        for each in scaled:  # no name for the product, which would keep it while the next one is computed
+            yield next(products).sub_(self._mean @ each)
 
     def rmatmul(self, u: torch.Tensor) -> torch.Tensor:
         """Return ``z.T @ u``, shape (g, k), for ``u`` of shape (n, k)."""
@@ -106,8 +110,7 @@ class _HeldFactor:
 
     def products(self, several: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         for v in several:
-            product = self._x @ v
-            yield product if self._order is None else product[self._order]
+            yield self._x @ v if self._order is None else (self._x @ v)[self._order]
 
     def transposed(self, u: torch.Tensor) -> torch.Tensor:
         if self._order is not None:
@@ -131,7 +134,8 @@ class _StreamedFactor:
             x = sparse_tensor(block, self._device)
             for product, v in zip(found, several, strict=True):
                 product[self._place[rows]] = x @ v
-        yield from found
+        while found:
+            yield found.pop(0)
 
     def transposed(self, u: torch.Tensor) -> torch.Tensor:
         parts = (
