@@ -16,14 +16,11 @@ import torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import TypeAlias
 
     from numpy.typing import ArrayLike
-    from scipy.sparse import csr_array, csr_matrix
 
     from inst_align.core.canonical import What
-
-    Expression: TypeAlias = csr_matrix | csr_array | np.ndarray
+    from inst_align.core.rows import Expression, Held
 
 CHUNK = 1 << 15
 """Places that are evaluated at a time."""
@@ -204,7 +201,7 @@ def _read_out(inputs: torch.Tensor, wanted: torch.Tensor, ridge: float) -> torch
     return torch.cat([(level - mean @ slopes)[None], slopes])
 
 
-def _genes_read_out(features: list[np.ndarray], expression: list[Expression]) -> np.ndarray:
+def _genes_read_out(features: list[np.ndarray], expression: list[Held]) -> np.ndarray:
     """Least squares of genes on features (n, k) of both sections, shape (k + 1, g); the expression stays sparse."""
     inputs = [np.column_stack([np.ones(len(part), dtype=np.float32), part]).astype(np.float64) for part in features]
     gram = np.sum([part.T @ part for part in inputs], axis=0)
