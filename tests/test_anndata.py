@@ -162,7 +162,7 @@ def test_the_choice_of_variable_genes_does_not_depend_on_the_container(
 
 def test_a_large_dense_matrix_is_read_in_blocks_without_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = read_pair(*pair_of())
-    monkeypatch.setattr("inst_align._expression.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("inst_align._reading.ROWS_AT_ONCE", 7)
     assert_same(read_pair(*(with_x(adata, adata.X.toarray()) for adata in pair_of())), wanted)
 
 

@@ -19,7 +19,7 @@ from benchmarks.accuracy.methods import METHODS as ADAPTERS
 from benchmarks.accuracy.methods import Options, Unavailable
 from benchmarks.accuracy.pairs import recipes
 from benchmarks.accuracy.peers import ENVIRONMENTS, PEERS
-from benchmarks.speed.child import METHODS
+from benchmarks.speed.child import BACKED, METHODS
 from benchmarks.speed.report import write_report
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--genes", type=numbers, default=[500, 2000])
     parser.add_argument("--data", type=Path, help="folder with stored pairs, as for the accuracy")
     parser.add_argument("--pairs", type=words, default=["truth/dlpfc_medium"], help="of those in --data")
-    known = [*METHODS, *PEERS]
-    parser.add_argument("--methods", type=words, default=[*METHODS], help=f"of {', '.join(known)}")
+    known, usual = [*METHODS, *PEERS], [name for name in METHODS if not name.endswith(BACKED)]
+    parser.add_argument("--methods", type=words, default=usual, help=f"of {', '.join(known)}")
     parser.add_argument("--most-for-peers", type=int, default=5000, help="cells beyond which other tools are left out")
     parser.add_argument("--peer-envs", type=Path, help="folder with the environments of other tools")
     parser.add_argument("--device", default="cpu")

@@ -10,7 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from pathlib import Path
 
-OURS = "default", "default-nofield"
+OURS = "default", "default-nofield", "default-backed", "default-nofield-backed"
 LARGE = 20_000
 """Cells from which on the exponents are fitted: below, fixed costs count."""
 
@@ -29,14 +29,16 @@ def write_report(rows: pd.DataFrame, out: Path) -> None:
     _plot(medians, out / "speed.png")
 
 
-INTRODUCTION = """Medians over the repeats; from AnnData to AnnData, without imports and files. Memory is the peak above what the
-sections took. `preprocessing` is scanpy's `normalize_total`, `log1p`, `highly_variable_genes` and `pca` on both sections.
+INTRODUCTION = """Medians over the repeats; from AnnData to AnnData, without imports and files, which `-backed` leaves the expression in and
+reads as it goes. Memory is the peak above what the sections took, or, with sections, above what was there before them. `preprocessing` is scanpy's `normalize_total`, `log1p`, `highly_variable_genes` and `pca` on both sections.
 Errors are true errors of made-up sections: they lie in one tissue 2000 µm long whatever the number of cells."""
 
 
 def _table(medians: pd.DataFrame) -> str:
     table = medians[["pair", "cells", "genes", "method", "device", "threads", "seconds", "mebibytes"]].copy()
     table["kB per cell"] = medians["mebibytes"] * 2**20 / 1000 / (medians["cells"] + medians["cells_source"])
+    if "mebibytes_with_sections" in medians:
+        table["mebibytes with sections"] = medians["mebibytes_with_sections"]
     for name in ("error", "error_p95", "spacing"):
         if name in medians:
             table[f"{name} µm"] = medians[name]

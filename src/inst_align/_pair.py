@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from inst_align import _checks as checks
-from inst_align._expression import highly_variable, normalize_pair, read_expression, usable_genes
+from inst_align._expression import highly_variable, normalize_pair, on_log_scale, usable_genes
 from inst_align._genes import shared_genes
 from inst_align._keys import ROLE_REFERENCE, ROLE_SOURCE, SPATIAL
+from inst_align._matrices import read_matrix
+from inst_align.core.rows import same_values
 from inst_align.core.section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
+
+    from inst_align._matrices import Matrix
 
 logger = logging.getLogger("inst_align")
 
@@ -84,11 +87,11 @@ class Pair:
     def identical(self) -> bool:
         """Whether both sections hold the same values at the same places, cell by cell."""
         one, other = self.ref.expression, self.src.expression
-        if one.shape != other.shape or not np.array_equal(self.ref.xy, self.src.xy):
-            return False
-        if self.genes is None:
-            return np.array_equal(one, other)
-        return all(np.array_equal(getattr(one, part), getattr(other, part)) for part in ("indptr", "indices", "data"))
+        return one.shape == other.shape and np.array_equal(self.ref.xy, self.src.xy) and same_values(one, other)
+
+    def held(self) -> Pair:
+        """Return the pair with its expression in memory."""
+        return replace(self, ref=self.ref.held(), src=self.src.held())
 
 
 def read_pair(
@@ -102,7 +105,7 @@ def read_pair(
     n_top_genes: int | None = 2000,
     nan_policy: checks.NanPolicy = "error",
 ) -> Pair:
-    """Read two sections; nothing in the objects changes, and the arrays share no memory with them.
+    """Read two sections; nothing in the objects changes, and arrays in memory share none with them.
 
     Parameters
     ----------
@@ -126,8 +129,8 @@ def read_pair(
 
     Returns
     -------
-    The pair, with float64 coordinates of shape ``(n, 2)`` and float32 features: CSR of shape ``(n, g)`` for genes,
-    dense of shape ``(n, d)`` for a representation. Genes that are the same in all cells of a section are left out; so
+    The pair, with float64 coordinates of shape ``(n, 2)`` and float32 features: CSR of shape ``(n, g)`` for genes, or
+    blocks of it if the section is large and not in memory, and dense of shape ``(n, d)`` for a representation. Genes that are the same in all cells of a section are left out; so
     are cells that lie far from all others, with a warning, and cells without expression in these genes.
 
     Raises
@@ -196,16 +199,16 @@ def _read_genes(
     normalize: Normalize,
     n_top_genes: int | None,
 ) -> Pair:
-    for adata, name in zip(adatas, ROLES, strict=True):
-        checks.matrix_of(adata, layer, name)
+    stored = [checks.matrix_of(adata, layer, name) for adata, name in zip(adatas, ROLES, strict=True)]
     genes = shared_genes(*adatas)
-    both = zip(adatas, ROLES, cells, strict=True)
-    ref, src = (read_expression(adata, name, layer, genes, each.fitted) for adata, name, each in both)
+    columns = [adata.var_names.get_indexer(genes) for adata in adatas]
+    each = zip(stored, columns, cells, ROLES, strict=True)
+    ref, src = (read_matrix(matrix, where, known.fitted, genes, name) for matrix, where, known, name in each)
     keep = usable_genes(ref, src)
     if not keep.all():
-        ref, src, genes = ref[:, keep], src[:, keep], _selected(genes, keep)
+        ref, src, genes = ref.of_genes(keep), src.of_genes(keep), _selected(genes, keep)
     (ref, cells_ref), (src, cells_src) = (
-        _without_empty(matrix, each, name) for matrix, each, name in zip((ref, src), cells, ROLES, strict=True)
+        _without_empty(matrix, known, name) for matrix, known, name in zip((ref, src), cells, ROLES, strict=True)
     )
     matrices, normalized = normalize_pair(
         {"reference": ref, "source": src},
@@ -214,26 +217,25 @@ def _read_genes(
         where="`X`" if layer is None else f"`layers[{layer!r}]`",
     )
     pair = Pair(
-        ref=Section(xy=cells_ref.xy[cells_ref.fitted], expression=matrices["reference"], name="reference"),
-        src=Section(xy=cells_src.xy[cells_src.fitted], expression=matrices["source"], name="source"),
+        ref=Section(xy=cells_ref.xy[cells_ref.fitted], expression=matrices["reference"].expression, name="reference"),
+        src=Section(xy=cells_src.xy[cells_src.fitted], expression=matrices["source"].expression, name="source"),
         cells=(cells_ref, cells_src),
         genes=genes,
         normalized=normalized,
     )
     if n_top_genes is None or len(genes) <= n_top_genes:
         return pair
+    if not all(map(on_log_scale, matrices.values())):
+        logger.info("kept all %d shared genes, since the values are not log-normalised", len(genes))
+        return pair
     keep = highly_variable(pair.ref, pair.src, n_top_genes)
-    return replace(
-        pair,
-        ref=replace(pair.ref, expression=pair.ref.expression[:, keep]),
-        src=replace(pair.src, expression=pair.src.expression[:, keep]),
-        genes=_selected(genes, keep),
-    )
+    logger.info("kept the %d most variable of %d shared genes", n_top_genes, len(genes))
+    return replace(pair, ref=pair.ref.of_genes(keep), src=pair.src.of_genes(keep), genes=_selected(genes, keep))
 
 
-def _without_empty(matrix: csr_matrix, cells: Cells, name: checks.Role) -> tuple[csr_matrix, Cells]:
+def _without_empty(matrix: Matrix, cells: Cells, name: checks.Role) -> tuple[Matrix, Cells]:
     """Leave cells in which nothing was measured out of the fit: what they lack says nothing of where they are."""
-    present = np.asarray(matrix.getnnz(axis=1) > 0)
+    present = matrix.cells.n_present > 0
     if present.all():
         return matrix, cells
     logger.info(
@@ -245,7 +247,7 @@ def _without_empty(matrix: csr_matrix, cells: Cells, name: checks.Role) -> tuple
     checks.check_enough_cells(int(present.sum()), name, what="cells with expression in the shared genes")
     fitted = cells.fitted.copy()
     fitted[fitted] = present
-    return matrix[present], replace(cells, fitted=fitted)
+    return matrix.without_empty(), replace(cells, fitted=fitted)
 
 
 def _selected(genes: tuple[str, ...], keep: np.ndarray) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def test_a_stage_that_was_kept_is_not_computed_again_and_randomness_goes_on_afte
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": "1.1"}, r"is that of a fit by inst-align 1\.0 \(format 1\), and this is 1\.1 \(format 1\)"),
+        ({"version": "1.1"}, r"is that of a fit by inst-align 1\.0 \(format 2\), and this is 1\.1 \(format 2\)"),
         ({"data": {"cells": "abd"}}, r"is that of a fit of other data \(cells\)"),
         ({"data": {"cells": "abc", "landmarks": "e"}}, r"is that of a fit of other data \(landmarks\)"),
         ({"parameters": {"rng": 1, "accept": "rigid"}}, r"is that of a fit with other parameters \(rng, accept\)"),

@@ -299,7 +299,7 @@ def test_a_large_section_is_fitted_as_a_small_one_is(tiny: PairConfig, monkeypat
     """Its expression is not copied into the order of the fit."""
     ref, src, _ = pair()
     small = fit(ref, src, tiny)
-    monkeypatch.setattr("inst_align.core.section.COPIED_CELLS", 10)
+    monkeypatch.setattr("inst_align.core.section.HELD_CELLS", 10)
     large = fit(ref, src, tiny)
     np.testing.assert_allclose(large.transform(src.xy), small.transform(src.xy), atol=1e-2 * ref.spacing)
     assert large.field is not None

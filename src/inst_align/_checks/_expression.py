@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -52,23 +52,21 @@ def matrix_of(adata: AnnData, layer: str | None, name: Role) -> Any:
     return matrix
 
 
-def finite_expression(matrix: Any, genes: tuple[str, ...], name: Role) -> None:
-    """Raise ValueError when a CSR matrix holds NaN or infinite values."""
-    bad = ~np.isfinite(matrix.data)
-    if bad.any():
-        where = [genes[i] for i in np.unique(matrix.indices[bad])]
+def finite_expression(n_bad: np.ndarray, genes: tuple[str, ...], name: Role) -> None:
+    """Raise ValueError when there are NaN or infinite values, of which ``n_bad`` tells how many by gene."""
+    if n_bad.any():
+        where = [genes[i] for i in np.flatnonzero(n_bad)]
         raise ValueError(
-            f"The expression of the {name} is NaN or infinite in {bad.sum()} values, in {len(where)} of {len(genes)} "
+            f"The expression of the {name} is NaN or infinite in {n_bad.sum()} values, in {len(where)} of {len(genes)} "
             f"shared genes ({listing(where)}); replace these values or remove the genes."
         )
 
 
-def check_counts(matrix: Any, name: Role) -> None:
-    """Raise ValueError when a CSR matrix that is to be normalised cannot be counts."""
-    negative = int((matrix.data < 0).sum())
-    if negative:
+def check_counts(n_negative: int, name: Role) -> None:
+    """Raise ValueError when there are negative values in what is to be normalised, which then cannot be counts."""
+    if n_negative:
         raise ValueError(
-            f"`normalize`: the expression of the {name} has {negative} negative values, so that it cannot be counts; "
+            f"`normalize`: the expression of the {name} has {n_negative} negative values, so that it cannot be counts; "
             f"pass `layer` to name the counts, or `normalize=False` to take the values as they are."
         )
 
@@ -77,8 +75,8 @@ def warn_of_negative(pair: Pair) -> None:
     """Warn when values that a network is to be fitted to are negative, which its loss on genes does not expect."""
     if pair.genes is None:
         return
-    sections = pair.ref, pair.src
-    negative = {section.name: np.count_nonzero(np.asarray(section.expression.data) < 0) for section in sections}
+    values = {section.name: cast("sp.csr_matrix", section.expression).data for section in (pair.ref, pair.src)}
+    negative = {name: np.count_nonzero(each < 0) for name, each in values.items()}
     found = [f"{n} in the {name}" for name, n in negative.items() if n]
     if found:
         warn_user(

@@ -38,7 +38,8 @@ class Halves:
             return None
         order = torch.randperm(shared.n_genes, generator=generator).numpy()
         one, other = np.split(order, [shared.n_genes // 2])
-        return cls(features=(shared.of(generator, np.sort(one)), shared.of(generator, np.sort(other))))
+        first, second = map(shared.averaged, shared.of_subsets(generator, [np.sort(one), np.sort(other)]))
+        return cls(features=(first, second))
 
     def bending(
         self, xy: tuple[np.ndarray, np.ndarray], config: RegistrationConfig, landmarks: Landmarks | None = None

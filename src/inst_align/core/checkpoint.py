@@ -13,10 +13,11 @@ import os
 import zipfile
 import zlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
+from inst_align.core.rows import Streamed
 from inst_align.core.state import decode, encode
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 
     import torch
 
+    from inst_align.core.rows import Held
     from inst_align.core.section import Section
 
-FORMAT = 1
+FORMAT = 2
 """Of the folder; raised when the files of an older one mean something else."""
 CHUNKS = 10
 """Parts of a long stage after which its state is kept."""
@@ -226,12 +228,23 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 def section_fingerprints(section: Section) -> dict[str, str]:
     """Return digests of a section's coordinates and expression, by name."""
-    x = section.expression
-    parts = [x] if isinstance(x, np.ndarray) else [x.indptr.astype(np.int64), x.indices.astype(np.int64), x.data]
     return {
         f"coordinates of the {section.name}": fingerprint(section.xy),
-        f"expression of the {section.name}": fingerprint(np.array(x.shape), *parts),
+        f"expression of the {section.name}": _of_expression(cast("Held | Streamed", section.expression)),
     }
+
+
+def _of_expression(x: Held | Streamed) -> str:
+    """Return a digest of expression that is the same in memory and on disk, and in blocks of any size."""
+    if isinstance(x, np.ndarray):
+        return fingerprint(x)
+    parts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    blocks = (block for _, block in x.blocks()) if isinstance(x, Streamed) else [x]
+    for block in blocks:
+        arrays = np.diff(block.indptr).astype(np.int64), block.indices.astype(np.int64), block.data
+        for part, array in zip(parts, arrays, strict=True):
+            part.update(np.ascontiguousarray(array).data)
+    return fingerprint(np.array(x.shape), *(np.frombuffer(part.digest(), dtype=np.uint8) for part in parts))
 
 
 def _check_same(folder: Path, kept: dict[str, Any], wanted: dict[str, Any]) -> None:

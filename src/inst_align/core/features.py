@@ -7,164 +7,22 @@ channels comparable; averaging over neighbours trades a little sharpness for a l
 
 from __future__ import annotations
 
-import warnings
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from inst_align.core.section import Rows
+from inst_align.core.standardized import Standardized, joint_axes, of_moderate_size, only
 
 if TYPE_CHECKING:
-    from scipy import sparse
+    from collections.abc import Iterator, Sequence
 
     from inst_align.core.section import Section
 
-ROWS_AT_ONCE = 1 << 16
-AXES_CELLS = 50_000
-"""The shared axes are found on no more cells of a section than this; all are projected on them."""
-POWER_ITERATIONS = 2
-OVERSAMPLING = 10
-MODERATE = 40
-"""Power of two beyond which expression is scaled before it is standardised."""
 MOST_TIES = 8
 """Cells beyond the last neighbour that may be as near as it: more than any lattice has."""
-
-
-class Standardized:
-    """A section's expression with every gene at mean 0 and standard deviation 1, without storing that dense matrix.
-
-    Only products are standardised: ``z = (x - mean) / sd``, so ``z @ v = x @ (v / sd) - mean @ (v / sd)``. With
-    ``scale=False`` the genes are centred and nothing else. On the CPU the values are not copied.
-    """
-
-    def __init__(
-        self,
-        expression: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows,
-        device: torch.device,
-        *,
-        scale: bool = True,
-    ) -> None:
-        expression = _not_extreme(expression) if scale else expression
-        mean, square = _moments(expression)
-        variance = square - mean**2
-        varies = variance > 1e-8 * mean**2
-        inverse_sd = np.zeros_like(mean)
-        inverse_sd[varies] = variance[varies] ** -0.5 if scale else 1.0
-        self._mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
-        self.inverse_sd = torch.as_tensor(inverse_sd, dtype=torch.float32, device=device)
-        self._hold(expression, device)
-
-    def _hold(self, expression: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows, device: torch.device) -> None:
-        self.shape, self._stored = expression.shape, expression
-        self._order: torch.Tensor | None = None
-        if isinstance(expression, Rows):
-            self._order = torch.as_tensor(expression.order, device=device)
-            expression = expression.stored
-        self._x = _to_torch(expression, device)
-        self._xt: sparse.csc_matrix | sparse.csc_array | torch.Tensor
-        if isinstance(expression, np.ndarray):
-            self._xt = self._x.T
-        elif device.type == "cpu":  # scipy multiplies by the transposed matrix without sorting it by genes first
-            self._xt = expression.T.astype(np.float32, copy=False)
-        else:
-            self._xt = _to_torch(expression.T, device)
-
-    def of_genes(self, genes: np.ndarray) -> Standardized:
-        """Return the section as if nothing but some genes (indices) had been measured; it shares all memory."""
-        some = copy(self)
-        chosen = torch.zeros_like(self.inverse_sd)
-        chosen[torch.as_tensor(genes, device=chosen.device)] = 1
-        some.inverse_sd = self.inverse_sd * chosen
-        return some
-
-    def at_most(self, n_cells: int) -> Standardized:
-        """Return the section with no more cells than this, evenly chosen, standardised as before."""
-        step = -(-self.shape[0] // n_cells)
-        if step == 1:
-            return self
-        some = copy(self)
-        some._hold(self._stored[::step], self._mean.device)
-        return some
-
-    @property
-    def n_genes(self) -> int:
-        """Number of genes that vary."""
-        return int((self.inverse_sd > 0).sum())
-
-    def matmul(self, v: torch.Tensor) -> torch.Tensor:
-        """Return ``z @ v``, shape (n, k), for ``v`` of shape (g, k)."""
-        scaled = v * self.inverse_sd[:, None]
-        product = self._x @ scaled
-        return (product if self._order is None else product[self._order]) - self._mean @ scaled
-
-    def rmatmul(self, u: torch.Tensor) -> torch.Tensor:
-        """Return ``z.T @ u``, shape (g, k), for ``u`` of shape (n, k)."""
-        if self._order is not None:
-            u = torch.empty_like(u).index_copy_(0, self._order, u)
-        product = self._xt @ u if isinstance(self._xt, torch.Tensor) else torch.as_tensor(self._xt @ u.numpy())
-        return (product - self._mean[:, None] * u.sum(dim=0)) * self.inverse_sd[:, None]
-
-
-def _moments(x: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and mean square of every gene, added up in float64, a block of cells at a time."""
-    sums = np.zeros((2, x.shape[1]))
-    for start in range(0, x.shape[0], ROWS_AT_ONCE):
-        block = x[start : start + ROWS_AT_ONCE].astype(np.float64)
-        ones = np.ones(block.shape[0])
-        sums[0] += ones @ block
-        sums[1] += ones @ (block**2 if isinstance(block, np.ndarray) else block.power(2))
-    return sums[0] / x.shape[0], sums[1] / x.shape[0]
-
-
-def _to_torch(x: sparse.spmatrix | np.ndarray, device: torch.device) -> torch.Tensor:
-    if isinstance(x, np.ndarray):
-        return torch.as_tensor(np.ascontiguousarray(x, dtype=np.float32), device=device)
-    return sparse_tensor(x.tocsr(), device)
-
-
-def sparse_tensor(csr: sparse.csr_matrix | sparse.csr_array, device: torch.device) -> torch.Tensor:
-    """Return a sparse matrix as a float32 tensor that can be multiplied with."""
-    with warnings.catch_warnings():  # torch announces on first use that its CSR support may still change
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-        return torch.sparse_csr_tensor(
-            torch.as_tensor(csr.indptr),
-            torch.as_tensor(csr.indices),
-            torch.as_tensor(csr.data.astype(np.float32, copy=False)),
-            size=csr.shape,
-            device=device,
-            check_invariants=False,
-        )
-
-
-def joint_axes(sections: list[Standardized], n_components: int, generator: torch.Generator) -> torch.Tensor:
-    """Leading joint principal axes of several standardised sections, each section with the same total weight.
-
-    Randomised subspace iteration :cite:p:`halko2011`, which reads the matrices through products only, those of at most
-    ``AXES_CELLS`` cells of each.
-
-    Returns
-    -------
-    Loadings, shape (g, n_components), orthonormal columns, by decreasing variance.
-    """
-    sections = [section.at_most(AXES_CELLS) for section in sections]
-    device = sections[0]._mean.device
-    n_genes = max(section.n_genes for section in sections)
-    n_components = min(n_components, n_genes, sum(s.shape[0] for s in sections) - 1)
-    rank = min(n_components + OVERSAMPLING, n_genes)
-    axes = torch.randn(sections[0].shape[1], rank, generator=generator, device=generator.device).to(device)
-    for _ in range(POWER_ITERATIONS + 1):
-        axes, _ = torch.linalg.qr(_covariance_product(sections, axes))
-    small = axes.T @ _covariance_product(sections, axes)
-    _, rotation = torch.linalg.eigh((small + small.T) / 2)
-    return axes @ rotation.flip(1)[:, :n_components]
-
-
-def _covariance_product(sections: list[Standardized], v: torch.Tensor) -> torch.Tensor:
-    return torch.stack([s.rmatmul(s.matmul(v)) / s.shape[0] for s in sections]).sum(dim=0)
 
 
 class NeighbourMean:
@@ -227,7 +85,8 @@ class SharedFeatures:
             device = torch.device("cpu")  # the sparse products of CUDA promise no order
         sections: list[Standardized | torch.Tensor]
         if ref.is_rep:
-            sections = [_centred(values, device) for values in _of_moderate_size(ref.expression, src.expression)]
+            dense = [np.asarray(section.expression) for section in (ref, src)]
+            sections = [_centred(values, device) for values in of_moderate_size(*dense)]
         else:
             sections = [Standardized(section.expression, device) for section in (ref, src)]
         means = [NeighbourMean(section.unit_xy, n_neighbors, device) for section in (ref, src)]
@@ -265,42 +124,36 @@ class SharedFeatures:
         genes
             Indices of the genes, or columns, to go by; ``None`` for all.
         """
-        chosen = np.arange(self.n_genes) if genes is None else genes
-        scores = [section[:, chosen] for section in self.sections if isinstance(section, torch.Tensor)]
-        if not scores:
-            measured = [section.of_genes(chosen) for section in self.sections if isinstance(section, Standardized)]
-            axes = joint_axes(measured, self.n_components, generator)
-            scores = [section.matmul(axes) for section in measured]
-        total = torch.stack([s.square().sum(dim=1).mean() for s in scores]).mean().clamp_min(1e-12)
-        one, other = (s / total.sqrt() for s in scores)
-        return one, other
+        return next(self.of_subsets(generator, [np.arange(self.n_genes) if genes is None else genes]))
+
+    def of_subsets(
+        self, generator: torch.Generator, subsets: Sequence[np.ndarray]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield :meth:`of_cells` of each subset of the genes; expression that is on disk is read once for all of them."""
+        ref, src = self._scores(generator, subsets)
+        for _ in subsets:
+            yield _of_unit_variance(next(ref), next(src))
+
+    def _scores(self, generator: torch.Generator, subsets: Sequence[np.ndarray]) -> list[Iterator[torch.Tensor]]:
+        """For each section, its scores by subset."""
+        measured = [section for section in self.sections if isinstance(section, Standardized)]
+        columns = [(slice(None), genes) for genes in subsets]
+        axes = []
+        for genes in subsets if measured else ():
+            parts = [section.of_genes(genes) for section in measured]
+            axes.append(only(joint_axes(parts, self.n_components, generator), genes))
+        return [
+            section.products(axes) if isinstance(section, Standardized) else map(section.__getitem__, columns)
+            for section in self.sections
+        ]
+
+
+def _of_unit_variance(ref: torch.Tensor, src: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale the scores of both sections together, in place."""
+    total = torch.stack([s.square().sum(dim=1).mean() for s in (ref, src)]).mean().clamp_min(1e-12)
+    return ref.div_(total.sqrt()), src.div_(total.sqrt())
 
 
 def _centred(values: np.ndarray, device: torch.device) -> torch.Tensor:
     raw = torch.as_tensor(np.asarray(values, dtype=np.float32), device=device)
     return raw - raw.mean(dim=0)
-
-
-def _not_extreme(
-    x: sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows,
-) -> sparse.csr_matrix | sparse.csr_array | np.ndarray | Rows:
-    """Return expression of which sums of squares stay within float32; standardising takes the factor out again."""
-    if isinstance(x, Rows):
-        return replace(x, stored=_not_extreme(x.stored))
-    values = x if isinstance(x, np.ndarray) else x.data
-    if abs(np.frexp(max(values.max(initial=0), -values.min(initial=0)))[1]) <= MODERATE:
-        return x
-    [scaled] = _of_moderate_size(values)
-    if isinstance(x, np.ndarray):
-        return scaled
-    return type(x)((scaled, x.indices, x.indptr), shape=x.shape)
-
-
-def _of_moderate_size(*arrays: np.ndarray) -> list[np.ndarray]:
-    """Return arrays as float32, divided by the one power of two that brings them near 1: their squares stay finite.
-
-    A power of two leaves every digit as it is.
-    """
-    largest = max(float(np.abs(values).max(initial=0)) for values in arrays)
-    exponent = int(np.frexp(largest)[1])
-    return [np.ldexp(np.asarray(values, dtype=np.float64), -exponent).astype(np.float32) for values in arrays]

@@ -18,14 +18,13 @@ from inst_align.core.guards import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import TypeAlias, TypeVar
+    from typing import TypeVar
 
     from numpy.typing import ArrayLike
-    from scipy.sparse import csr_array, csr_matrix
 
     from inst_align.core.canonical import What
+    from inst_align.core.rows import Expression, Held
 
-    Expression: TypeAlias = csr_matrix | csr_array | np.ndarray
     Array = TypeVar("Array", torch.Tensor, np.ndarray)
 
 CHUNK = 1 << 15
@@ -223,7 +222,7 @@ def _read_out(inputs: torch.Tensor, wanted: torch.Tensor, ridge: float) -> torch
     return torch.cat([(level - mean @ slopes)[None], slopes])
 
 
-def _genes_read_out(features: list[np.ndarray], expression: list[Expression]) -> np.ndarray:
+def _genes_read_out(features: list[np.ndarray], expression: list[Held]) -> np.ndarray:
     """Least squares of genes on features (n, k) of both sections, shape (k + 1, g); the expression stays sparse."""
     inputs = [np.column_stack([np.ones(len(part), dtype=np.float32), part]).astype(np.float64) for part in features]
     gram = np.sum([part.T @ part for part in inputs], axis=0)

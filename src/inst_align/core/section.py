@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 from scipy.spatial import cKDTree
 
+from inst_align.core.rows import Rows, Streamed
+
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array, csr_matrix
+    from scipy.sparse import csr_matrix
+
+    from inst_align.core.rows import Expression
 
 
 SPACING_CELLS = 50_000
@@ -35,25 +39,10 @@ def _to_nearest(xy: np.ndarray) -> np.ndarray:
     return cKDTree(xy).query(asked, k=2)[0][:, 1]
 
 
-COPIED_CELLS = 50_000
-"""Of a section with more cells than this, the expression is not copied to be put in another order."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """A matrix (n, g) with its rows in another order, which is not made: row i is ``stored[order[i]]``."""
-
-    stored: csr_matrix | csr_array | np.ndarray
-    order: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Numbers of rows and columns."""
-        return len(self.order), int(self.stored.shape[1])
-
-    def __getitem__(self, rows: slice | np.ndarray) -> csr_matrix | csr_array | np.ndarray:
-        """Return some rows as a matrix."""
-        return self.stored[self.order[rows]]
+HELD_CELLS = 50_000
+"""Of a section with more cells than this, the expression is not copied to be sorted, nor held if it is on disk."""
+TIES_AT_ONCE = 8192
+"""Cells on one spot with others whose expression is read from disk at a time, to sort them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,8 +55,8 @@ class Section:
         Coordinates, shape ``(n, 2)``, float64, axis order (x, y), in the user's units.
     expression
         Shape ``(n, g)``, float32. Log-normalised expression (CSR or dense), the same genes in the same order in both
-        sections of a pair; or, with ``is_rep``, features that are taken as they are (dense). Within a fit, large ones
-        come as :class:`Rows`.
+        sections of a pair; or, with ``is_rep``, features that are taken as they are (dense). A large section that is
+        on disk has a :class:`Streamed` one, and within a fit large ones come as :class:`Rows`.
     is_rep
         Whether ``expression`` is a representation given by the user, which is neither standardised nor projected.
     name
@@ -75,7 +64,7 @@ class Section:
     """
 
     xy: np.ndarray
-    expression: csr_matrix | csr_array | np.ndarray
+    expression: Expression
     is_rep: bool = False
     name: Literal["reference", "source"] = "reference"
 
@@ -104,21 +93,39 @@ class Section:
         if not same.any():
             return order
         tied = order[np.append(same, False) | np.append(False, same)]
-        rows = self.expression[tied]
         keys = np.zeros((2, len(self)))
-        keys[0, tied] = np.asarray(rows @ np.arange(1.0, rows.shape[1] + 1)).ravel()
-        keys[1, tied] = np.asarray(rows.sum(axis=1)).ravel()
+        for some in self._at_once(tied):
+            rows = self.expression[some]
+            keys[0, some] = np.asarray(rows @ np.arange(1.0, rows.shape[1] + 1)).ravel()
+            keys[1, some] = np.asarray(rows.sum(axis=1)).ravel()
         return np.lexsort((*keys, xy[:, 1], xy[:, 0]))
+
+    def _at_once(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Split rows into parts whose expression may be held."""
+        if not isinstance(self.expression, Streamed):
+            return [rows]
+        return np.array_split(np.sort(rows), -(-len(rows) // TIES_AT_ONCE))
 
     def take(self, index: np.ndarray) -> Section:
         """Return the section made of the given rows (positions or a mask), in that order."""
         return replace(self, xy=self.xy[index], expression=self.expression[index])
 
+    def of_genes(self, keep: np.ndarray) -> Section:
+        """Return the section with some of its genes, by a mask."""
+        x = self.expression
+        return replace(
+            self, expression=x.of_columns(keep) if isinstance(x, Streamed) else cast("csr_matrix", x)[:, keep]
+        )
+
     def in_order(self, order: np.ndarray) -> Section:
         """Return the section with its cells in another order (a permutation)."""
-        if self.is_rep or len(self) <= COPIED_CELLS or isinstance(self.expression, Rows):
+        if self.is_rep or len(self) <= HELD_CELLS or isinstance(self.expression, Rows):
             return self.take(order)
-        return replace(self, xy=self.xy[order], expression=cast("csr_matrix", Rows(self.expression, order)))
+        return replace(self, xy=self.xy[order], expression=Rows(self.expression, order))
+
+    def held(self) -> Section:
+        """Return the section with its expression in memory."""
+        return self.take(np.arange(len(self))) if isinstance(self.expression, Streamed) else self
 
 
 STEP = 2.0**-20

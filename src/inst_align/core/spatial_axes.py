@@ -16,7 +16,7 @@ import torch
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from inst_align.core.features import Standardized, sparse_tensor
+from inst_align.core.standardized import Standardized, sparse_tensor
 
 if TYPE_CHECKING:
     from typing import TypeAlias

@@ -85,6 +85,9 @@ def align_pair(
     trial say that such a map pays; and at last the canonical expression field of INST-Align :cite:p:`han2026`, in
     closed form. ``preset="paper"`` is that method as published.
 
+    Expression in a file (h5ad, zarr; dense or CSR) or a dask array is read in blocks of cells; of a section with more than
+    50,000 of them it is never in memory as a whole, except with ``preset="paper"``.
+
     Parameters
     ----------
     adata_ref
@@ -284,6 +287,8 @@ def fit_sections(
         normalize=normalize,
         nan_policy=nan_policy,
     )
+    if preset == "paper":  # its networks are trained on random cells in each step
+        pair = pair.held()
     config = _config(preset, config, field=field)
     _check_accept(accept, preset)
     check_key_added(adata_ref, adata_src, key_added=key_added, spatial_key=spatial_key)

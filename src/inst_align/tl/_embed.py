@@ -58,6 +58,8 @@ def canonical_embed(
     After ``preset="paper"`` the embedding is the latent vector of the canonical field at the place of each cell, as
     published :cite:p:`han2026`.
 
+    The expression is held in memory, also if it is in a file.
+
     Parameters
     ----------
     adata_ref
@@ -221,7 +223,7 @@ def _embed(aligned: _Aligned, record: dict[str, Any], device: str | torch.device
     else:
         from inst_align.core.embedding import embed_pair
 
-        pair = aligned.pair
+        pair = aligned.pair.held()
         moved = replace(pair.src, xy=aligned.xy[pair.cells[1].fitted])
         both = embed_pair(pair.ref, moved, at=(at_ref, at_src), device=resolve_device(device))
         report = {"agreement": both.agreement, "shared": both.shared}
