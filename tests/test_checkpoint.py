@@ -283,7 +283,7 @@ def test_on_cuda_two_deterministic_runs_of_the_published_preset_give_the_same_bi
 
 def test_a_stage_that_stops_early_warns_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inst_align.core.registration.strain_energy", lambda *_: float("nan"))
-    message = r"The fit stopped early \(registration: loss not finite at step 1\), and goes on from the last good state"
+    message = r"part of the fit stopped early \(registration: loss not finite at step 1\), and what it had last found"
     with pytest.warns(UserWarning, match=message):
         found = align(None)
     assert ia.get.report(found)["stopped_early"] == "registration: loss not finite at step 1"

@@ -90,6 +90,24 @@ BAD = {
     "a line": (lambda: with_xy(LINE), {}, ValueError, "of the 20 cells of the source lie on one line"),
     "a line far off": (lambda: with_xy((LINE + 1e4).astype(np.float32)), {}, ValueError, "lie on one line"),
     "one place": (lambda: with_xy(np.full((20, 2), 0.1)), {}, ValueError, "are all the same"),
+    "enormous coordinates": (
+        lambda: with_xy(RNG.random((20, 2)) * 1e200),
+        {},
+        ValueError,
+        r"of the 20 cells of the source are as large as 9.*e\+199, .* another unit",
+    ),
+    "one enormous coordinate": (
+        lambda: with_xy(np.vstack([RNG.random((19, 2)), [[0, -1.7e308]]])),
+        {},
+        ValueError,
+        r"are as large as 1.7e\+308",
+    ),
+    "denormal coordinates": (
+        lambda: with_xy(RNG.random((20, 2)) * 1e-300),
+        {},
+        ValueError,
+        "of the 20 cells of the source span 9.*e-301 only, .* another unit",
+    ),
     "duplicated genes": (with_duplicated_genes, {}, ValueError, r"source: 1 gene names .*\('g001'\); .*make_unique"),
     "no shared genes": (lambda: section(prefix="h"), {}, ValueError, "reference has 60 .'g000'.* source 60 .'h000'"),
     "NaN in X": (with_nan_x, {}, ValueError, "of the source is NaN or infinite in 4 values, in 4 of 60"),
@@ -178,7 +196,7 @@ def test_coordinates_are_a_copy() -> None:
     checks.coordinates(adata, "spatial", "source")[:] = 0
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6, 1e24])
 def test_a_section_with_area_passes_in_any_unit(scale: float) -> None:
     xy = np.random.default_rng(0).random((30, 2)) * np.array([100, 1]) * scale + 1e5 * scale
     checks.check_area(xy, "spatial", "reference")

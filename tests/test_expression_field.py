@@ -90,6 +90,15 @@ def test_a_run_without_a_field_or_without_genes_says_so() -> None:
         ia.get.field(src)
 
 
+def test_a_run_whose_field_could_not_be_solved_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ref, src = ia.datasets.toy_pair(n_cells=300, n_genes=100, rng=0)
+    monkeypatch.setattr("inst_align.core.fourier._finite_or_none", lambda solve: None)
+    with pytest.warns(UserWarning, match="stopped early .field: its equations have no finite solution"):
+        ia.tl.align_pair(ref, src, accept="rigid", rng=0, progress=False)
+    with pytest.raises(KeyError, match=r"stopped early \(field: .*\) and left no field"):
+        ia.get.field(src)
+
+
 def test_the_plot_covers_the_tissue_and_nothing_else(aligned: Aligned) -> None:
     ref, src = aligned
     gene = ref.var_names[0]

@@ -87,6 +87,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "a number": (3.5, ValueError, "shape"),
     "nothing that can be undone": (np.diag([1.0, 0.0, 1.0]), ValueError, "cannot be inverted"),
     "an unknown word": ("best", KeyError, "no key of `obsm` of the source, which has .*spatial"),
+    "far away": (np.array([[1.0, 0, 1e200], [0, 1, 0], [0, 0, 1]]), ValueError, r"takes the source to \(1e\+200"),
     "a mirror image": (np.diag([-1.0, 1.0, 1.0]), ValueError, "turns the source over.*allow_reflection=True"),
 }
 

@@ -510,7 +510,7 @@ class TestDeformation:
         expected = np.log2(np.linalg.det(np.stack(columns, axis=2)))
         np.testing.assert_allclose(ax.collections[0].get_array(), expected, atol=1e-4)
         assert np.ptp(expected) > 0.2
-        assert ax.get_title(loc="left") == "Folds at 0.00% of cells"
+        assert ax.get_title(loc="left") == "No folds"
 
     def test_limits_are_symmetric_and_the_scale_is_explained(self, ax):
         ia.pl.deformation(moved(AFFINES["turned"], bump(8)), ax=ax)

@@ -107,3 +107,32 @@ def check_pose(folder: Path, best_rigid_error: Callable[..., float], name: str, 
     best = best_rigid_error(src.obsm["spatial"], truth) / unit
     found = np.median(ia.metrics.registration_error(bare[1].obsm["spatial_rigid"], truth, unit=unit))
     assert found <= max(1.5 * best, best + 0.5)
+
+
+TURNED_OVER = {
+    "flies that lie the other way round": (
+        "stereoseq_drosophila/E14-16h_a_S01",
+        "stereoseq_drosophila/E14-16h_a_S02",
+        1,
+    ),
+    "cortices of two mice": ("starmap_mpfc/BZ5", "starmap_mpfc/BZ9", -1),
+    "planes of one embryo": ("seqfish_embryo/embryo1_z2", "seqfish_embryo/embryo1_z5", -1),
+}
+"""Sections, and what the source's x is multiplied by to lie the wrong side up."""
+
+
+@pytest.mark.parametrize("name", TURNED_OVER)
+def test_two_sections_of_which_one_lies_the_wrong_side_up_are_told_of(real_data: Path, name: str) -> None:
+    *paths, sign = TURNED_OVER[name]
+    ref, src = (without_labels(ad.read_h5ad(real_data / f"{path}.h5ad")) for path in paths)
+    src.obsm["spatial"] = src.obsm["spatial"] * [sign, 1]
+    with pytest.warns(UserWarning, match="mirror image of the source fits .*`allow_reflection=True`"):
+        ia.pp.rigid_align(ref, src, rng=0, device="cpu")
+    assert ia.get.report(src, "spatial_rigid").verdict in ("ambiguous pose", "poor")
+
+
+@pytest.mark.parametrize("name", ["cortices of two mice", "planes of one embryo"])
+def test_two_sections_of_one_side_are_not_called_ambiguous(real_data: Path, name: str) -> None:
+    ref, src = (without_labels(ad.read_h5ad(real_data / f"{path}.h5ad")) for path in TURNED_OVER[name][:2])
+    ia.pp.rigid_align(ref, src, rng=0, device="cpu")
+    assert ia.get.report(src, "spatial_rigid").verdict == "untested"

@@ -92,6 +92,15 @@ def test_a_factor_the_wrong_way_round_warns(in_pixels: tuple[AnnData, AnnData]) 
         ia.pp.rigid_align(*in_pixels, scale=PIXELS, rng=0, device="cpu")
 
 
+def test_a_factor_that_leaves_nothing_to_compare_is_refused(
+    in_pixels: tuple[AnnData, AnnData], tiny: PairConfig
+) -> None:
+    with pytest.raises(ValueError, match=r"`scale`: the source would be about .* with the factor 1e\+200"):
+        run(*in_pixels, tiny, scale=1e200)
+    with pytest.raises(ValueError, match="`init` takes the source to"):
+        run(*in_pixels, tiny, init=np.diag([1e9, 1e9, 1.0]))
+
+
 @pytest.mark.usefixtures("coarse_search")
 def test_one_unit_can_be_insisted_on_in_silence(in_pixels: tuple[AnnData, AnnData]) -> None:
     ia.pp.rigid_align(*in_pixels, scale=1, rng=0, device="cpu")

@@ -66,11 +66,12 @@ def markdown(pairs: pd.DataFrame, cells: pd.DataFrame) -> str:
 
 def at_the_right_place(cells: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Return the cells of pairs whose pose is not elsewhere: what is said of cells holds if the pose is right."""
-    right = pairs[~_elsewhere(pairs)][["kind", "name"]]
+    right = pairs[~elsewhere(pairs)][["kind", "name"]]
     return cells.merge(right, on=["kind", "name"])
 
 
-def _elsewhere(pairs: pd.DataFrame) -> pd.Series:
+def elsewhere(pairs: pd.DataFrame) -> pd.Series:
+    """Return which pairs have a pose that is wrong; none has of which the truth is not known."""
     return pairs["pose_median"] > 1.5 * pairs["pose_best"] + ELSEWHERE
 
 
@@ -122,7 +123,7 @@ def _count(some: pd.DataFrame, verdict: str) -> str:
 
 def _poses(pairs: pd.DataFrame) -> Iterator[str]:
     known = pairs[pairs["pose_median"].notna()]
-    elsewhere = _elsewhere(known)
+    misplaced = elsewhere(known)
     yield "## Poses"
     yield ""
     yield f"Pairs with a known truth. A pose is elsewhere if its median error exceeds 1.5 times that of the best rigid map by {ELSEWHERE:g}."
@@ -130,7 +131,7 @@ def _poses(pairs: pd.DataFrame) -> Iterator[str]:
     rows: list[list[object]] = []
     for tuned, title in SETS.items():
         for wrong, word in ((False, "right"), (True, "elsewhere")):
-            some = known[(known["tuned_on"] == tuned) & (elsewhere == wrong)]
+            some = known[(known["tuned_on"] == tuned) & (misplaced == wrong)]
             counts = [int((some["verdict"] == each).sum()) for each in ("ambiguous pose", "poor")]
             rows.append([title, word, len(some), *counts, len(some) - sum(counts)])
     yield from _table(["", "pose", "pairs", "ambiguous pose", "poor", "neither"], rows)
@@ -142,7 +143,7 @@ def _numbers(pairs: pd.DataFrame) -> Iterator[str]:
     yield "Rank correlation, over pairs whose pose is not elsewhere, with the true median error; and how well they tell related pairs from others (area under"
     yield "the curve: 0.5 says nothing)."
     yield ""
-    known = pairs[pairs["error_median"].notna() & ~_elsewhere(pairs)]
+    known = pairs[pairs["error_median"].notna() & ~elsewhere(pairs)]
     related = ~pairs["kind"].isin(["shuffled", "other genes", "other tissue"])
     rows: list[list[object]] = []
     for name in NUMBERS:

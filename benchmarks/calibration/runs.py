@@ -25,6 +25,7 @@ SAID = [
     "pose_runner_up",
     "pose_rivalry",
     "pose_ambiguous",
+    "pose_mirrored_rivalry",
     "pose_mirrored_better",
     "heldout_correlation_stored",
     "heldout_correlation_pose",

@@ -279,6 +279,10 @@ CASES = [
         run=lambda: read_as(lambda xy: xy.astype(np.float16)),
     ),
     Case(row=10, given="float32 coordinates around 1,000,000", expect="handled", run=far_from_origin),
+    Case(row=10, given="coordinates beyond 1e+150", expect="error", run=lambda: refused(lambda xy: xy * 1e150)),
+    Case(
+        row=10, given="cells within 1e-300 of each other", expect="error", run=lambda: refused(lambda xy: xy * 1e-303)
+    ),
     Case(row=11, given="coordinates in a DataFrame", expect="handled", run=table),
     Case(row=12, given="sparse coordinates", expect="error", run=lambda: refused(sp.csr_matrix)),
     Case(row=12, given="coordinates of type object", expect="error", run=lambda: refused(lambda xy: xy.astype(object))),

@@ -12,6 +12,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import zarr
 
 from benchmarks.inputs.sections import KEY, N_CELLS, align, expected, pair
 from benchmarks.inputs.stored import float16, lazy
@@ -42,6 +43,14 @@ MATRICES: dict[str, Callable[[Any], Any]] = {
     "dask, sparse blocks": lambda matrix: lazy(sp.csr_matrix)(matrix),
 }
 """Forms of X, by name."""
+
+
+ON_DISK: dict[str, Callable[[Any], Any]] = {
+    "CSR": lambda matrix: matrix,
+    "CSC": sp.csr_matrix.tocsc,
+    "dense": sp.csr_matrix.toarray,
+}
+"""Forms of X in a file, by name."""
 
 
 def in_3d(xy: np.ndarray) -> np.ndarray:
@@ -103,6 +112,24 @@ def backed(change: Callable[[Any], Any]) -> Iterator[Sections]:
                 section.file.close()
 
 
+@contextmanager
+def in_zarr(change: Callable[[Any], Any], *, lazily: bool) -> Iterator[Sections]:
+    """Yield sections whose expression stays in a zarr store: all of each read lazily, or X alone left there."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of anndata and zarr, on versions of their formats
+        sections = []
+        for name, section in zip(("ref", "src"), with_x(change), strict=True):
+            path = Path(folder) / f"{name}.zarr"
+            section.write_zarr(path)
+            if lazily:
+                sections.append(ad.experimental.read_lazy(path))
+                continue
+            stored = zarr.open(str(path), mode="r")["X"]
+            matrix = stored if isinstance(stored, zarr.Array) else ad.io.sparse_dataset(stored)
+            sections.append(ad.AnnData(X=matrix, obs=section.obs, var=section.var, obsm=dict(section.obsm)))
+        yield sections[0], sections[1]
+
+
 def form_rows() -> Iterator[Row]:
     """Yield a row for each form; CSR float32 with sorted genes is what they are compared with."""
 
@@ -119,6 +146,10 @@ def form_rows() -> Iterator[Row]:
     yield row("views", views())
     yield row("genes in another order", other_genes())
     yield row("expression in a layer", in_a_layer(), layer="counts")
-    for name, change in {"sparse": lambda matrix: matrix, "dense": sp.csr_matrix.toarray}.items():
+    for name, change in ON_DISK.items():
         with backed(change) as sections:
             yield row(f"backed h5ad, {name}", sections)
+        with in_zarr(change, lazily=False) as sections:
+            yield row(f"X in zarr, {name}", sections)
+    with in_zarr(lambda matrix: matrix, lazily=True) as sections:
+        yield row("zarr, read lazily", sections)

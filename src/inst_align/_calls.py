@@ -132,35 +132,38 @@ def warn_about_pose(report: dict[str, Any], *, allow_reflection: bool) -> None:
     """Warn when another pose, or a mirror image, explains the sections as well or better."""
     score = report.get("pose_score", float("nan"))
     if report.get("pose_mirrored_better") and not allow_reflection:
+        share = report.get("pose_mirrored_rivalry", report["pose_mirrored_score"] / max(score, 1e-9))
+        verdict = 'Verdict "ambiguous pose": a' if report.get("verdict") != "poor" else "A"
         warn_user(
-            f"A mirror image of the source fits clearly better (score {report['pose_mirrored_score']:.2f} against "
-            f"{score:.2f}): if a section may have been flipped, pass `allow_reflection=True`."
+            f"{verdict} mirror image of the source fits {'better' if share > 1 else 'as well'} ({share:.0%} of the agreement "
+            f"of the pose taken): if a section may have been turned over, pass `allow_reflection=True`; if none was, compare "
+            f"`ia.pl.alignment` with the anatomy that you know."
         )
     if report.get("pose_ambiguous") and report.get("verdict") != "poor":
         rivalry = report.get("pose_rivalry", report["pose_runner_up"] / max(score, 1e-9))
         warn_user(
-            f'Verdict "ambiguous pose": a distinctly different pose fits nearly as well ({rivalry:.0%} of the agreement): '
-            f"the tissue may be symmetric, or too little of it is in both sections; look at `ia.pl.alignment` before you "
+            f'Verdict "ambiguous pose": a distinctly different pose fits {"" if rivalry >= 1 else "nearly "}as well '
+            f"({rivalry:.0%} of the agreement of the one taken): the tissue may be symmetric, or too little of it is in both sections; look at `ia.pl.alignment` before you "
             f"trust the result, and settle it by landmarks or `init`."
         )
 
 
 def warn_about_verdict(report: dict[str, Any]) -> None:
-    """Warn when the sections do not agree at all where the source was laid."""
+    """Warn when the sections do not agree at all where the source was placed."""
     if report.get("verdict") != "poor":
         return
-    name, genes = ("heldout", "held-out genes") if "heldout_z" in report else ("feature", "the sections")
+    name, genes = ("heldout", "held-out genes") if "heldout_z" in report else ("feature", "all genes")
     found, null, shared = (report[f"{name}_{key}"] for key in ("correlation_pose", "correlation_null", "shared_signal"))
     said = (
-        f"{genes} correlate by {found:.2f} there, unrelated sections would by {null:.2f}, and {max(shared, 0):.0%} of the "
-        f"sections' spatial signal is common to both"
+        f"{genes} correlate by {found:.2f} there, those of unrelated sections would by {null:.2f}, and {max(shared, 0):.0%} "
+        f"of the spatial signal is common to both"
         if np.isfinite(found)
         else "hardly a cell lies on tissue of the other section"
     )
     warn_user(
-        f'Verdict "poor": the sections do not agree where the source was laid ({said}): do not use this result before you '
+        f'Verdict "poor": the sections do not agree where the source was placed ({said}): do not use this result before you '
         f"have checked that both are of the same tissue, that the rows of expression and coordinates belong together, and "
-        f"that gene names mean the same in both, and give the pose by landmarks or `init` if all that is so."
+        f"that gene names mean the same in both; if all that is so, give the pose by landmarks or `init`."
     )
 
 
@@ -205,8 +208,8 @@ def warn_about_stop(report: dict[str, Any]) -> None:
     """Warn when a stage stopped early."""
     if "stopped_early" in report:
         warn_user(
-            f"The fit stopped early ({report['stopped_early']}), and goes on from the last good state of that stage: look "
-            f"at `ia.pl.alignment` before you trust the result."
+            f"A part of the fit stopped early ({report['stopped_early']}), and what it had last found to be fine was kept: "
+            f"look at `ia.pl.alignment` before you trust the result."
         )
 
 

@@ -66,6 +66,8 @@ class RunReport(Mapping[str, Any]):
     pose_rivalry
         Agreement at the best distinctly different pose as a share of that at the pose, both asked again on the cells; None
         where no other pose came near.
+    pose_mirrored_rivalry
+        The same of the best mirror image, where mirror images could not win.
     pose_ambiguous, pose_mirrored_better
         Whether the rival, or the mirror image, has to be reckoned with.
     pose_rmse
@@ -135,6 +137,7 @@ class RunReport(Mapping[str, Any]):
     pose_runner_up: float | None = None
     pose_mirrored_score: float | None = None
     pose_rivalry: float | None = None
+    pose_mirrored_rivalry: float | None = None
     pose_overlap: float | None = None
     pose_ambiguous: bool | None = None
     pose_mirrored_better: bool | None = None

@@ -83,11 +83,19 @@ def _score(report: RunReport) -> str:
     others = [
         f"next best pose {rival:.2f}" if rival is not None and rival > -1 else "",
         f"mirror image {mirrored:.2f}" if mirrored is not None else "",
-        f"asked again, the next best reaches {report.pose_rivalry:.0%} of the agreement"
-        if report.pose_rivalry is not None
-        else "",
+        _asked_again(report),
     ]
     return "; ".join(filter(None, [f"{report.pose_score:.2f}", *others]))
+
+
+def _asked_again(report: RunReport) -> str:
+    """Return what came of a second look at the poses that came near."""
+    shares = {
+        "the next best": report.pose_rivalry or None,  # zero: refined, it was on its way to the pose itself
+        "the mirror image": report.pose_mirrored_rivalry,
+    }
+    found = " and ".join(f"{name} {share:.0%}" for name, share in shares.items() if share is not None)
+    return f"on a second look, of the agreement at the pose {found}" if found else ""
 
 
 def _overlap(report: RunReport) -> str:

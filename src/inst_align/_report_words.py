@@ -19,6 +19,8 @@ WIDTH = 116
 """Characters in a line of text."""
 HARDLY_AGREE = 0.1
 """Correlation of held-out genes that is little for an alignment to stand on."""
+NEARLY = 0.95
+"""Share of a pose's agreement at which a mirror image is worth a word: another seed may turn them round."""
 STRETCHED = 4.0
 """Factor by which hardly any tissue changes its area between sections."""
 
@@ -87,9 +89,9 @@ AMBIGUOUS = Verdict(
 )
 MIRRORED = replace(
     AMBIGUOUS,
-    title="A mirror image fits better",
-    meaning="The source, turned over, explains the expression better than in any pose that was allowed, so it may lie with "
-    "the wrong side up.",
+    title="A mirror image fits as well or better",
+    meaning="The source, turned over, explains the expression as well as in any pose that was allowed, or better, so it may "
+    "lie with the wrong side up.",
     advice="If the section may have been turned over, align again with `allow_reflection=True`; if not, compare the overlay "
     "with the anatomy you know.",
 )
@@ -173,18 +175,22 @@ def _of_pose(report: RunReport) -> Iterator[str]:
             f"symmetric, or too little of it overlaps."
         )
     if _mirror_fits(report) and not (settled and not report.pose_ambiguous):
+        found = (
+            f"scores {number(report.pose_mirrored_score)} against {score}"
+            if report.pose_mirrored_rivalry is None
+            else f"reaches {report.pose_mirrored_rivalry:.0%} of the agreement"
+        )
         yield (
-            f"A mirror image scores {number(report.pose_mirrored_score)} against {score}: if the source may have been "
-            f"turned over, align again with `allow_reflection=True`."
+            f"A mirror image {found}: if the source may have been turned over, align again with `allow_reflection=True`."
         )
     if report.overlap is not None and report.overlap < LITTLE_OVERLAP:
         yield f"Only {report.overlap:.1%} of the source's cells lie on the reference; the others cannot be judged."
 
 
 def _mirror_fits(report: RunReport) -> bool:
-    """Whether turning the source over fits better, be it not clearly so: that would be a quite different result."""
-    score, mirrored = report.pose_score, report.pose_mirrored_score
-    better = score is not None and mirrored is not None and mirrored > score
+    """Whether turning the source over fits nearly as well; by the scores, better, where the cells were not asked."""
+    score, mirrored, rivalry = report.pose_score, report.pose_mirrored_score, report.pose_mirrored_rivalry
+    better = score is not None and mirrored is not None and mirrored > score if rivalry is None else rivalry >= NEARLY
     return not report.mirrored and (bool(report.pose_mirrored_better) or better)
 
 
@@ -200,7 +206,7 @@ def _of_agreement(report: RunReport) -> Iterator[str]:
 
 def _of_map(report: RunReport) -> Iterator[str]:
     if report.stopped_early:
-        yield f"The fit stopped early ({report.stopped_early}) and went on from the last good state of that stage."
+        yield f"A part of the fit stopped early ({report.stopped_early}), and what it had last found to be fine was kept."
     if report.fold_fraction:
         yield f"The map folds at {report.fold_fraction:.2%} of the source's cells: there, it has no inverse."
     low, high = report.area_change_min, report.area_change_max

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inst_align._checks import Scale, check_scale, check_units, extent
+from inst_align._checks import Scale, check_factor, check_scale, check_units, extent
 from inst_align._random import torch_generator
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def resizing(
         return Resizing(factor=factor, report={"scale": factor, "scale_method": "estimated"})
     if pose is not None:
         factor = pose.scale if abs(pose.scale - 1) > RIGID else 1.0
+        check_factor(pair.ref, pair.src, factor=factor, argument="init")
         check_units(
             pair.ref,
             pair.src,
@@ -132,6 +133,7 @@ def resizing(
         check_units(pair.ref, pair.src, factor=1.0, settled=False, way_out=way_out)
         return Resizing(factor=1.0, report={})
     factor = float(scale)
+    check_factor(pair.ref, pair.src, factor=factor, argument="scale")
     if factor != 1:
         check_units(pair.ref, pair.src, factor=factor, settled=True, way_out="")
     return Resizing(factor=factor, report={"scale": factor, "scale_method": "given"})

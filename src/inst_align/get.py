@@ -131,6 +131,11 @@ def field(adata: AnnData, key: str = SPATIAL_ALIGNED) -> ExpressionField:
     """
     if "field" not in _record(adata, key) and _record(adata, key).get("params", {}).get("field") is False:
         raise KeyError(f"`key={key!r}`: this run was told to fit no field; run the alignment with `field=True`.")
+    stopped = _record(adata, key).get("report", {}).get("stopped_early")
+    if "field" not in _record(adata, key) and stopped is not None:
+        raise KeyError(
+            f"`key={key!r}`: the fit of this run stopped early ({stopped}) and left no field; see `ia.get.report`."
+        )
     record = _source_record(adata, key, "field")["field"]
     if GENES not in record:
         raise KeyError(

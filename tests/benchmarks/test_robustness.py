@@ -114,3 +114,11 @@ def test_one_form_is_aligned_to_the_same_bits() -> None:
     assert row.bits
     assert row.holds
     assert KEY == forms.KEY
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_in_a_zarr_store_expression_stays_there_until_it_is_read(lazily: bool) -> None:
+    with forms.in_zarr(lambda matrix: matrix, lazily=lazily) as (_, src):
+        assert type(src.X).__module__.split(".")[0] == ("dask" if lazily else "anndata")
+        read = src.X.compute() if lazily else src.X.to_memory()
+        np.testing.assert_array_equal(read.toarray(), forms.pair()[1].X.toarray())

@@ -102,3 +102,24 @@ def test_real_sections_of_one_tissue_pass_and_their_pixels_do_not(real_data: Pat
             assert compare(ref, src, factor=0.2125) == compare(ref, src, factor=1e3) == "error"
             compared += 1
     assert compared
+
+
+@pytest.mark.parametrize(("factor", "fine"), [(1e-5, True), (1.0, True), (1e5, True), (1e200, False), (1e-300, False)])
+def test_a_factor_beyond_all_reason_is_refused_whatever_was_said(factor: float, fine: bool) -> None:
+    if fine:
+        checks.check_factor(REFERENCE, square(1000, 20), factor=factor, argument="scale")
+        return
+    with pytest.raises(ValueError, match=r"`scale`: the source would be about .* wide with the factor 1e"):
+        checks.check_factor(REFERENCE, square(1000, 20), factor=factor, argument="scale")
+
+
+@pytest.mark.parametrize("far", [1e3, 1e20, 1e200, np.inf])
+def test_a_pose_that_takes_the_source_nowhere_near_is_refused(far: float) -> None:
+    src = square(1000, 20).xy + [far, 0]
+    if far == 1e3:
+        checks.check_place(REFERENCE, src, argument="init")
+        return
+    with pytest.raises(
+        ValueError, match=r"`init` takes the source to \((1e\+20|1e\+200|inf), .*, and the reference is at"
+    ):
+        checks.check_place(REFERENCE, src, argument="init")

@@ -31,6 +31,7 @@ def fit(n: int = 600, noise: float = 0.2, seed: int = 0, **options: Any) -> tupl
     arguments: dict[str, Any] = {"expression": expression, "config": FieldConfig()} | options
     generator = torch.Generator().manual_seed(seed)
     field = fit_field(xy, features, **arguments, unit_matrix=FRAME, generator=generator)
+    assert field is not None
     return field, rng.uniform(-1.4, 1.4, (200, 2))
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from inst_align.core import fourier, pose
 from inst_align.core.fit import PairConfig, fit_pair
 from inst_align.core.guards import CHECK_EVERY, Guard, tell, telling
 from inst_align.core.mismatch import Mismatch
@@ -177,6 +178,50 @@ def test_a_polish_keeps_its_last_good_pose(monkeypatch: pytest.MonkeyPatch, step
         found = polish_pose(*arguments)
     np.testing.assert_array_equal(found, np.eye(3) if step <= STEPS else one_round)
     assert stops == [f"pose: loss not finite at step {step if step <= STEPS else step - STEPS}"]
+
+
+@pytest.mark.parametrize("step", [1, 30])
+def test_candidates_of_the_search_that_leave_the_finite_keep_their_start(
+    monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    calls = [0]
+    score = pose._score_at_cells
+
+    def spoilt(*arguments: Any) -> Any:
+        calls[0] += 1
+        values, overlap = score(*arguments)
+        return values * (float("nan") if calls[0] >= step else 1.0), overlap
+
+    monkeypatch.setattr(pose, "N_PIXELS", 33)
+    monkeypatch.setattr(pose, "_score_at_cells", spoilt)
+    found = fit(sections(), init=None, accept="rigid")
+    assert found.report["stopped_early"] == "pose: 12 of 12 candidates not finite once refined"
+    assert np.isfinite(found.transform.matrix).all()
+
+
+def unsolvable(*_: Any) -> Any:
+    raise np.linalg.LinAlgError("singular matrix")
+
+
+def infinite(values: torch.Tensor) -> Any:
+    return lambda *_: values
+
+
+@pytest.mark.parametrize("solution", [unsolvable, infinite(torch.full((1025, 30), float("nan")))])
+@pytest.mark.parametrize("part", ["_read_out", "_genes_read_out"])
+def test_without_a_field_the_rest_of_the_fit_stands(monkeypatch: pytest.MonkeyPatch, part: str, solution: Any) -> None:
+    wanted = fit(sections())
+    monkeypatch.setattr(fourier, part, solution)
+    found = fit(sections())
+    assert wanted.field is not None
+    assert found.field is None
+    assert found.report["stopped_early"] == "field: its equations have no finite solution, so that there is none"
+    assert found.transform == wanted.transform
+
+
+def test_features_that_are_not_finite_make_no_field_and_no_error() -> None:
+    found = fourier._finite_or_none(lambda: fourier._read_out(torch.full((9, 3), float("nan")), torch.ones(9, 2), 1.0))
+    assert found is None
 
 
 @pytest.mark.parametrize(("epoch", "good"), [(5, {"phase1": 0, "phase2": 4}), (23 + 3, {"phase1": 23, "phase2": 0})])

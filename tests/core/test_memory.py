@@ -49,7 +49,7 @@ def test_where_the_fewest_points_do_not_fit_it_is_said_how_much_is_missing() -> 
     assert sizes == [4096, 2048, 1024, 512, FLOOR]
     assert str(caught.value) == (
         "The memory of the CUDA device does not suffice for 256 points at a time: 1,610,612,736 bytes more would be "
-        'needed; free it, or pass `device="cpu"`.'
+        'needed; free what other arrays or programs hold there, or pass `device="cpu"`.'
     )
 
 
@@ -71,7 +71,7 @@ def test_other_errors_get_through() -> None:
         ("registration", "lower `n_pixels` of `RegistrationConfig`"),
         ("field", "lower `max_cells` or `n_frequencies` of `FieldConfig`"),
         ("fit", "lower `batch_size` or `n_neighbours` of `PaperConfig`"),
-        ("features", "free it"),
+        ("features", "free what other arrays or programs hold there"),
     ],
 )
 def test_a_stage_that_runs_out_of_memory_names_itself_and_the_knob(stage: str, knob: str) -> None:

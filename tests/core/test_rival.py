@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
-from inst_align.core.rival import RIVAL, rivalry
+from inst_align.core.pose import Candidate, PoseResult
+from inst_align.core.rival import AS_WELL, RIVAL, doubts, rivalry
 from inst_align.core.transforms import Affine
 
 HALF_TURN = Affine(np.diag([-1.0, -1.0, 1.0]))
@@ -49,3 +54,49 @@ def test_a_pose_on_its_way_to_the_winner_is_no_rival() -> None:
 def test_a_winner_with_nothing_to_show_has_rivals() -> None:
     far = Affine.from_rigid(0.0, (100.0, 0.0))
     assert rivalry(*sections(symmetric=False), far, STAYS) == float("inf")
+
+
+FOUND = PoseResult(
+    best=Candidate(angle=0.0, mirror=False, shift=(0.0, 0.0), score=0.6, overlap=1.0),
+    runner_up=None,
+    mirrored=Candidate(angle=0.0, mirror=True, shift=(0.0, 0.0), score=0.59, overlap=1.0),
+)
+
+
+def halves(*, symmetric: bool) -> tuple[np.ndarray, np.ndarray, tuple[torch.Tensor, torch.Tensor]]:
+    """Two samples of a tissue whose left side mirrors its right one, or does not."""
+    ref, src, _ = sections(symmetric=False)
+
+    def channels(at: np.ndarray, seed: int) -> torch.Tensor:
+        folded = at * [-1, 1] if symmetric else np.zeros_like(at)
+        values = np.cos(at @ WAVES + np.arange(20)) + np.cos(folded @ WAVES + np.arange(20))
+        return torch.as_tensor(
+            values + 0.1 * np.random.default_rng(seed).normal(size=values.shape), dtype=torch.float32
+        )
+
+    return ref, src, (channels(ref, 2), channels(src, 3))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_mirror_image_is_told_of_where_it_agrees_as_well(symmetric: bool) -> None:
+    said = doubts(*halves(symmetric=symmetric), FOUND, allow_reflection=False)
+    assert (said["pose_mirrored_rivalry"] >= AS_WELL) is symmetric
+    assert said["pose_mirrored_better"] is symmetric
+    assert said["pose_ambiguous"] is False
+    assert (said["pose_score"], said["pose_runner_up"], said["pose_mirrored_score"]) == (0.6, -1.0, 0.59)
+
+
+@pytest.mark.parametrize("how", [{"allow_reflection": True}, {"landmarks": True}, {"again": False}])
+def test_a_mirror_image_that_may_win_or_has_lost_otherwise_is_not_asked_again(how: dict[str, Any]) -> None:
+    said = doubts(*halves(symmetric=True), FOUND, **({"allow_reflection": False} | how))
+    assert "pose_mirrored_rivalry" not in said
+    assert said["pose_mirrored_better"] is False
+    clear = replace(FOUND, mirrored=replace(FOUND.mirrored, score=0.7))
+    assert doubts(*halves(symmetric=True), clear, **({"allow_reflection": False} | how))["pose_mirrored_better"] is True
+
+
+def test_a_mirror_image_far_behind_is_not_asked() -> None:
+    behind = replace(FOUND, mirrored=replace(FOUND.mirrored, score=0.4))
+    said = doubts(*halves(symmetric=True), behind, allow_reflection=False)
+    assert "pose_mirrored_rivalry" not in said
+    assert said["pose_mirrored_better"] is False

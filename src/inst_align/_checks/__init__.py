@@ -26,7 +26,7 @@ from inst_align._checks._objects import (
     unique_var_names,
     warn_of_repeated_cells,
 )
-from inst_align._checks._units import Scale, check_scale, check_units, extent
+from inst_align._checks._units import Scale, check_factor, check_place, check_scale, check_units, extent
 from inst_align._checks._words import ARGUMENTS, Role, listing, warn_user
 
 __all__ = [
@@ -41,8 +41,10 @@ __all__ = [
     "check_copy",
     "check_counts",
     "check_enough_cells",
+    "check_factor",
     "check_key_added",
     "check_nan_policy",
+    "check_place",
     "check_scale",
     "check_units",
     "coordinates",

@@ -24,6 +24,8 @@ FEW_CELLS = 50
 """Below this many cells a section is placed rigidly: a non-rigid map would follow the noise of single cells."""
 FLATTEST = 1e-3
 """Least ratio of a section's short to its long principal axis; below it the section is a line."""
+SIZES = 1e-30, 1e30
+"""Least extent and largest coordinate of which a stored map, which is of float32, can hold the displacements."""
 LEVEL = 1e-6
 """A third coordinate that varies by no more than this share of the first two varies by rounding only."""
 READABLE = {"anndata", "dask", "h5py", "numpy", "pandas", "zarr"}
@@ -139,7 +141,8 @@ def check_enough_cells(n_cells: int, name: Role, *, what: str = "cells") -> None
 
 
 def check_area(xy: np.ndarray, key: str, name: Role) -> None:
-    """Raise ValueError when the points, shape ``(n, 2)``, lie on one line or in one place."""
+    """Raise ValueError when the points, shape ``(n, 2)``, lie on one line or in one place, or in no usable unit."""
+    _check_size(xy, key, name)
     same = bool((xy == xy[0]).all())
     if not same:
         centred = xy - xy.mean(axis=0)
@@ -151,6 +154,17 @@ def check_area(xy: np.ndarray, key: str, name: Role) -> None:
         f"`spatial_key={key!r}`: the coordinates of the {len(xy)} cells of the {name} {found}, "
         f"so that the section has no area; pass the key of two-dimensional coordinates."
     )
+
+
+def _check_size(xy: np.ndarray, key: str, name: Role) -> None:
+    largest = float(np.abs(xy).max())
+    extent = float(np.ptp(xy, axis=0).max()) if largest <= SIZES[1] else largest
+    if largest > SIZES[1] or 0 < extent < SIZES[0]:
+        found = f"are as large as {largest:.3g}" if largest > SIZES[1] else f"span {extent:.3g} only"
+        raise ValueError(
+            f"`spatial_key={key!r}`: the coordinates of the {len(xy)} cells of the {name} {found}, which is beyond what a map "
+            f"can hold ({SIZES[0]:g} to {SIZES[1]:g}); check that they are positions, or bring them to another unit."
+        )
 
 
 def warn_of_few_cells(pair: Pair) -> bool:

@@ -26,6 +26,9 @@ SAME_DENSITY = 1.5
 HOPELESS = 20.0
 """A factor in extent that no crop explains: the smaller section would have 1/400 of the area."""
 
+IMPOSSIBLE = 1e6
+"""A factor in extent, or a distance in extents, at which no two sections can be compared, whatever anyone says."""
+
 
 def check_scale(scale: object) -> None:
     """Raise ValueError unless ``scale`` is None, "estimate" or a positive number."""
@@ -42,6 +45,26 @@ def extent(section: Section) -> float:
     """Return about how long a section is: the diameter of the disc with its root mean square radius."""
     centred = section.xy - section.xy.mean(axis=0)
     return float(np.sqrt(8 * (centred**2).sum(axis=1).mean()))
+
+
+def check_factor(ref: Section, src: Section, *, factor: float, argument: str) -> None:
+    """Raise ValueError when a factor that the user has given makes it impossible that the sections have tissue in common."""
+    sizes = extent(ref), extent(src) * factor
+    if not 1 / IMPOSSIBLE < sizes[1] / sizes[0] < IMPOSSIBLE:
+        raise ValueError(
+            f"`{argument}`: the source would be about {sizes[1]:.3g} wide with the factor {factor:.4g}, and the reference is "
+            f"{sizes[0]:.3g}; check the factor, which multiplies the source's coordinates."
+        )
+
+
+def check_place(ref: Section, src_xy: np.ndarray, *, argument: str) -> None:
+    """Raise ValueError when a pose takes the source's cells, shape ``(m, 2)``, to where no reference is."""
+    center, there = ref.xy.mean(axis=0), src_xy.mean(axis=0)
+    if not np.abs(there - center).max() < IMPOSSIBLE * extent(ref):
+        raise ValueError(
+            f"`{argument}` takes the source to ({there[0]:.3g}, {there[1]:.3g}), and the reference is at ({center[0]:.3g}, "
+            f"{center[1]:.3g}) and about {extent(ref):.3g} wide; give the pose in the units and the frames of the coordinates."
+        )
 
 
 def check_units(ref: Section, src: Section, *, factor: float, settled: bool, way_out: str) -> None:
@@ -95,4 +118,4 @@ def check_units(ref: Section, src: Section, *, factor: float, settled: bool, way
 def _ratio(value: float) -> str:
     if value < 1:
         return f"1/{_ratio(1 / value)}"
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:.3g}" if not 1000 <= value < IMPOSSIBLE else f"{value:,.0f}"

@@ -22,15 +22,9 @@ from inst_align.core.landmarks import landmark_report
 from inst_align.core.memory import memory_told
 from inst_align.core.polish import polish_pose
 from inst_align.core.pose import PoseConfig, search_pose
-from inst_align.core.quality import (
-    AMBIGUOUS,
-    MIRRORED,
-    UNTESTED,
-    feature_correlation,
-    map_report,
-)
+from inst_align.core.quality import UNTESTED, feature_correlation, map_report
 from inst_align.core.registration import Registration, RegistrationConfig, register
-from inst_align.core.rival import DOUBT, RIVAL, rivalry
+from inst_align.core.rival import doubts
 from inst_align.core.section import Section, UnitFrame
 from inst_align.core.threads import torch_settings
 from inst_align.core.transforms import Affine, Compose
@@ -215,11 +209,11 @@ def find_pose(
     method: PoseMethod,
     allow_reflection: bool,
     landmarks: Landmarks | None = None,
-    doubts: bool = True,
+    again: bool = True,
 ) -> tuple[Affine, dict[str, Any]]:
     """Return the pose as a map from the source's to the reference's user frame, and what there is to say about it.
 
-    ``doubts=False`` takes the scores of the search as they are.
+    ``again=False`` takes the scores of the search as they are, where those of rivals would be asked again on the cells.
     """
     frame_ref = UnitFrame.of(pair.ref.xy)
     frame_src = UnitFrame.of(pair.src.xy, scale=frame_ref.scale)
@@ -233,21 +227,15 @@ def find_pose(
         marks = landmarks and landmarks.mapped(frame_ref.rounded, frame_src.rounded)
         result = search_pose(xy_ref, xy_src, *shared, PoseConfig(allow_reflection=allow_reflection), marks)
         unit_matrix = result.best.matrix
-        best, second = result.best, result.runner_up
-        runner_up = second.score if second else -1.0
-        rival = {}
-        if doubts and marks is None and second and 0 < best.score * DOUBT <= runner_up:
-            rival["pose_rivalry"] = rivalry(xy_ref, xy_src, shared, Affine(best.matrix), Affine(second.matrix))
-        found = rival | {
-            "pose_score": best.score,
-            "pose_overlap": best.overlap,
-            "pose_runner_up": runner_up,
-            "pose_ambiguous": rival["pose_rivalry"] >= RIVAL
-            if rival
-            else (marks is None and best.score <= 0) or runner_up >= AMBIGUOUS * best.score,
-            "pose_mirrored_score": result.mirrored.score,
-            "pose_mirrored_better": result.mirrored.score > MIRRORED * max(best.score, 0.0),
-        }
+        found = doubts(
+            xy_ref,
+            xy_src,
+            shared,
+            result,
+            allow_reflection=allow_reflection,
+            landmarks=marks is not None,
+            again=again,
+        )
     affine = Affine(np.linalg.inv(frame_ref.matrix) @ unit_matrix @ frame_src.matrix)
     return affine, {"pose_method": method, "angle": affine.angle, "mirrored": affine.is_reflection, **found}
 

@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from inst_align.core.guards import tell
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
 
     from numpy.typing import ArrayLike
 
     from inst_align.core.canonical import What
     from inst_align.core.rows import Expression, Held
+
+    Array = TypeVar("Array", torch.Tensor, np.ndarray)
 
 CHUNK = 1 << 15
 """Places that are evaluated at a time."""
@@ -144,8 +149,10 @@ def fit_field(
     *,
     unit_matrix: np.ndarray,
     generator: torch.Generator,
-) -> FourierField:
+) -> FourierField | None:
     """Fit the canonical field to both aligned sections.
+
+    There is none where its equations have no finite solution; the fit tells of it then.
 
     Parameters
     ----------
@@ -168,12 +175,15 @@ def fit_field(
     wanted = torch.cat([part[r] for part, r in zip(features, rows)])
     frequencies, phases = _draw(config, generator)
     waves = torch.cos(places @ frequencies.to(device) + phases.to(device))
-    to_features = _read_out(waves, wanted, config.ridge * len(phases) / 2)
+    to_features = _finite_or_none(lambda: _read_out(waves, wanted, config.ridge * len(phases) / 2))
     to_genes = None
-    if expression is not None:
+    if expression is not None and to_features is not None:
         smooth = (waves @ to_features[1:] + to_features[0]).cpu().numpy()
         cells = [part[r] for part, r in zip(expression, rows)]
-        to_genes = _genes_read_out(np.split(smooth, [len(xy[0][rows[0]])]), cells)
+        to_genes = _finite_or_none(lambda: _genes_read_out(np.split(smooth, [len(xy[0][rows[0]])]), cells))
+    if to_features is None or (expression is not None and to_genes is None):
+        tell("its equations have no finite solution, so that there is none")
+        return None
     return FourierField(
         matrix=np.asarray(unit_matrix, dtype=np.float64),
         frequencies=frequencies.numpy(),
@@ -191,13 +201,24 @@ def _draw(config: FieldConfig, generator: torch.Generator) -> tuple[torch.Tensor
     return frequencies, 2 * math.pi * torch.rand(config.n_frequencies, generator=generator)
 
 
+def _finite_or_none(solve: Callable[[], Array]) -> Array | None:
+    """Return the solution of some equations, unless there is none or it is not finite."""
+    try:
+        found = solve()
+    except np.linalg.LinAlgError:
+        return None
+    return found if bool(torch.as_tensor(found).isfinite().all()) else None
+
+
 def _read_out(inputs: torch.Tensor, wanted: torch.Tensor, ridge: float) -> torch.Tensor:
-    """Ridge regression of (n, k) on (n, m) with a free constant, shape (m + 1, k)."""
+    """Ridge regression of (n, k) on (n, m) with a free constant, shape (m + 1, k); NaN if there is no solution."""
     mean, level = inputs.mean(dim=0), wanted.mean(dim=0)
     centred = inputs - mean
     gram = (centred.T @ centred).double()
     gram.diagonal().add_(ridge)
-    slopes = torch.cholesky_solve((centred.T @ (wanted - level)).double(), torch.linalg.cholesky(gram)).float()
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    slopes = torch.cholesky_solve((centred.T @ (wanted - level)).double(), factor).float()
+    slopes = slopes.where(failed == 0, torch.nan)
     return torch.cat([(level - mean @ slopes)[None], slopes])
 
 

@@ -25,6 +25,7 @@ KNOBS = {
     "fit": "lower `batch_size` or `n_neighbours` of `PaperConfig`",
 }
 """What a user can turn, by the stage of a fit."""
+FREE = "free what other arrays or programs hold there"
 
 OutOfMemory = torch.cuda.OutOfMemoryError
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def in_chunks(work: Callable[[slice], T], n_points: int, chunk: int, *, floor: i
             found.append(work(slice(start, stop)))
         except OutOfMemory as error:
             if chunk <= floor:
-                raise MemoryError(_sentence(error, f"{stop - start} points at a time", "free it")) from error
+                raise MemoryError(_sentence(error, f"{stop - start} points at a time", FREE)) from error
             chunk = max(floor, chunk // 2)
         else:
             start = stop
@@ -81,7 +82,7 @@ def memory_told(stage: str) -> Iterator[None]:
     try:
         yield
     except OutOfMemory as error:
-        raise MemoryError(_sentence(error, f"the {stage}", KNOBS.get(stage, "free it"))) from error
+        raise MemoryError(_sentence(error, f"the {stage}", KNOBS.get(stage, FREE))) from error
 
 
 def _sentence(error: BaseException, what: str, way_out: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from inst_align.core.adam import Adam
+from inst_align.core.guards import tell
 from inst_align.core.landmark_terms import PoseTerm
 from inst_align.core.ncc import MaskedNcc
 from inst_align.core.polish import polish_pose
@@ -140,7 +141,7 @@ def search_pose(
         by_angle = [_best_shift(fixed, src, float(angle), mirror=mirror, marks=marks) for angle in angles]
         starts += _distinct(by_angle, limit=N_CANDIDATES, distance=0.3 * radius)
         found += by_angle
-    refined = _refine(ref, xy_src, features_src[:, :N_CHANNELS], starts, marks)
+    refined = _finite(_refine(ref, xy_src, features_src[:, :N_CHANNELS], starts, marks), starts)
     result = _choose(refined, found, 0.3 * radius, config)
     # The scores of all poses stay those of one raster, so that they can be compared.
     return replace(result, best=_polished(result.best, xy_ref, xy_src, features_ref, features_src, landmarks))
@@ -271,6 +272,14 @@ def _refine(
         replace(c, angle=a % (2 * math.pi), shift=(t[0], t[1]), score=s, overlap=o, missed=m)
         for c, a, t, s, o, m in rows
     ]
+
+
+def _finite(refined: list[Candidate], starts: list[Candidate]) -> list[Candidate]:
+    """Return the refined candidates, and their starts in place of those that have left the finite."""
+    fine = [all(map(math.isfinite, (c.angle, *c.shift, c.score))) for c in refined]
+    if not all(fine):
+        tell(f"{len(fine) - sum(fine)} of {len(fine)} candidates not finite once refined")
+    return [new if kept else old for new, old, kept in zip(refined, starts, fine, strict=True)]
 
 
 def _rotations(angle: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from inst_align.core.transforms import Affine, Compose
 
 AMBIGUOUS = 0.95
-"""A runner-up pose whose score reaches this share of the winner's makes the pose ambiguous."""
+"""A runner-up pose whose score reaches this share of the winner's makes the pose ambiguous, where the cells are not asked."""
 MIRRORED = 1.05
-"""A mirrored pose whose score exceeds the winner's by this factor is told of."""
+"""A mirrored pose whose score exceeds the winner's by this factor is told of, where the cells are not asked."""
 NON_RIGID, RIGID_SUFFICIENT, UNTESTED = "non-rigid", "rigid sufficient", "untested"
 POOR, AMBIGUOUS_POSE = "poor", "ambiguous pose"
 """Verdicts."""

@@ -2,17 +2,18 @@
 
 The search compares poses on coarse images, where the winner was refined and most others were not, and small sections
 look better or worse than they are. So a runner-up that comes near is polished as the winner was, and both are asked on the
-cells, in both directions.
+cells, in both directions. The best mirror image is asked in the same way where mirror images may not win: they may not
+because sections are rarely turned over, so that one has to agree as well as the winner to be told of, and not nearly as well.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inst_align.core.polish import polish_pose
-from inst_align.core.quality import correlation, interpolate
+from inst_align.core.quality import AMBIGUOUS, MIRRORED, correlation, interpolate
 from inst_align.core.registration_config import RegistrationConfig
 from inst_align.core.section import median_spacing
 from inst_align.core.transforms import Affine
@@ -20,12 +21,16 @@ from inst_align.core.transforms import Affine
 if TYPE_CHECKING:
     import torch
 
+    from inst_align.core.pose import Candidate, PoseResult
+
     Cells = tuple[np.ndarray, torch.Tensor]
 
 DOUBT = 0.8
 """A runner-up whose score reaches this share of the winner's is looked at again."""
 RIVAL = 0.9
 """A pose whose agreement reaches this share of the winner's makes the pose ambiguous."""
+AS_WELL = 0.99
+"""A mirror image whose agreement reaches this share of the winner's is as good as it, as far as can be told."""
 ON_ITS_WAY = 0.9
 """A pose that the polish brings this much nearer to the winner is on the winner's slope."""
 ROUNDS = 2
@@ -35,6 +40,54 @@ MAX_CELLS = 20_000
 MAX_ASKED = 1500
 OVERLAP_POWER = 0.5
 MIN_CELLS = 10
+
+
+def doubts(
+    xy_ref: np.ndarray,
+    xy_src: np.ndarray,
+    features: tuple[torch.Tensor, torch.Tensor],
+    found: PoseResult,
+    *,
+    allow_reflection: bool,
+    landmarks: bool = False,
+    again: bool = True,
+) -> dict[str, Any]:
+    """Return what there is to doubt about a pose that was found, as entries of the report.
+
+    Parameters
+    ----------
+    xy_ref, xy_src, features
+        As for :func:`rivalry`.
+    found
+        By the search.
+    allow_reflection
+        Whether a mirror image could have won.
+    landmarks
+        Whether the scores are those of landmarks, too: then the cells alone are not asked, and a rival has lost.
+    again
+        Whether to ask the cells; else the scores of the search are taken as they are.
+    """
+    best, second, mirrored = found.best, found.runner_up, found.mirrored
+    runner_up = second.score if second else -1.0
+
+    def asked(other: Candidate | None) -> float | None:
+        if landmarks or not again or other is None or not 0 < best.score * DOUBT <= other.score:
+            return None
+        return rivalry(xy_ref, xy_src, features, Affine(best.matrix), Affine(other.matrix))
+
+    rival, mirror = asked(second), None if allow_reflection else asked(mirrored)
+    shares = {"pose_rivalry": rival, "pose_mirrored_rivalry": mirror}
+    ambiguous = (not landmarks and best.score <= 0) or runner_up >= AMBIGUOUS * best.score
+    better = mirrored.score > MIRRORED * max(best.score, 0.0)
+    return {
+        **{name: share for name, share in shares.items() if share is not None},
+        "pose_score": best.score,
+        "pose_overlap": best.overlap,
+        "pose_runner_up": runner_up,
+        "pose_ambiguous": ambiguous if rival is None else rival >= RIVAL,
+        "pose_mirrored_score": mirrored.score,
+        "pose_mirrored_better": better if mirror is None else mirror >= AS_WELL,
+    }
 
 
 def rivalry(

@@ -51,7 +51,7 @@ def estimate_scale(
 
         def cost(logarithm: float) -> float:
             resized = replace(pair.src, xy=pair.src.xy * math.exp(logarithm))
-            _, report = find_pose(replace(pair, src=resized), method="fft", allow_reflection=True, doubts=False)
+            _, report = find_pose(replace(pair, src=resized), method="fft", allow_reflection=True, again=False)
             return -float(report["pose_score"])
 
         reach = math.log(RANGE)

@@ -128,7 +128,8 @@ def deformation(
     else:
         ratio = np.linalg.det(transform.jacobian(xy)) / np.linalg.det(affine.jacobian(xy))
         _area_change(ax, end, ratio, size=size, cmap=cmap)
-        verdict = f"Folds at {np.mean(~(ratio > 0)):.2%} of cells"
+        folded = np.mean(~(ratio > 0))
+        verdict = f"Folds at {folded:.2%} of cells" if folded else "No folds"
     _grid(ax, start, bend, n_lines)
     _axes.as_map(ax, invert_y=invert_y, title=verdict if title is None else title)
     return ax

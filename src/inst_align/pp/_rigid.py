@@ -88,7 +88,7 @@ def rigid_align(
         ``"estimate"`` finds it, to some per cent, as the factor at which the expression agrees best. ``None``: both are
         in one unit, and an error if that cannot be.
     allow_reflection
-        Whether a mirror image may win. If not, and it would score clearly better, a warning says so.
+        Whether a mirror image may win. If not, and one agrees as well or better, a warning says so.
     method
         ``"fft"`` searches globally. ``"icp"`` is the adaptive, expression-guided ICP of INST-Align
         :cite:p:`han2026`, which needs full overlap.

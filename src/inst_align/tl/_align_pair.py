@@ -197,7 +197,7 @@ def align_pair(
     Warns
     -----
     UserWarning
-        If the sections do not agree at all (verdict "poor"), the pose is ambiguous, a mirror image fits better, the
+        If the sections do not agree at all (verdict "poor"), the pose is ambiguous, a mirror image fits as well, the
         sections hardly overlap, the map folds, or it explains the expression no better than the pose alone; if a stage
         stopped because its numbers were no longer finite; if a section has fewer than 50 cells, so that the map is only
         rigid; if cells are left out of the fit; if landmarks end far apart, or the coordinates that ``init`` names were

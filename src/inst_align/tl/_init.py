@@ -10,7 +10,7 @@ import numpy as np
 
 from inst_align._anndata import recorded_pose
 from inst_align._calls import identity_of
-from inst_align._checks import check_scale, coordinates, listing, warn_user
+from inst_align._checks import check_place, check_scale, coordinates, listing, warn_user
 from inst_align._keys import SPATIAL_RIGID
 from inst_align._record import read_record
 from inst_align.core.landmarks import rigid_fit
@@ -95,6 +95,7 @@ def read_init(
         raise ValueError(
             "`init` turns the source over (its determinant is negative); pass `allow_reflection=True` if it has to be."
         )
+    check_place(pair.ref, pose(pair.src.xy), argument="init")
     return Start(pose=pose)
 
 
