@@ -27,6 +27,8 @@ MIN_CELLS = 50
 """With fewer in either section, chance does too much to say that nothing agrees."""
 MIN_CHANNELS = 10
 """Halves of the genes with fewer channels leave too little room for a null; all genes are asked then."""
+TRIAL_CELLS = 8000
+"""Cells of either section that the trial looks at: whether bending pays is as sure with these as with more."""
 
 
 def judge(
@@ -51,8 +53,9 @@ def judge(
     accept, config, landmarks, generator
         As for :func:`inst_align.core.fit.fit_pair`.
     """
+    frame, unit = UnitFrame.of(pair.ref.xy), pair.ref.spacing
+    pair = pair.at_most(TRIAL_CELLS, n_neighbors=config.n_neighbors)
     halves = Halves.of(pair.shared, generator) if accept == "auto" else None
-    frame = UnitFrame.of(pair.ref.xy)
     marks = landmarks if landmarks is not None and landmarks.weight > 0 else None
     report: dict[str, Any] = {}
     if halves is not None:
@@ -66,7 +69,7 @@ def judge(
     found = relation(pair, affine, config.n_neighbors, halves)
     report |= found
     poor = found.get("verdict") == POOR
-    called_for = marks is not None and marks.ask_for_bending(affine, pair.ref.spacing)
+    called_for = marks is not None and marks.ask_for_bending(affine, unit)
     if marks is not None and halves is not None:
         report["landmarks_ask_for_bending"] = called_for
     if halves is None or poor:
