@@ -280,6 +280,32 @@ def test_a_bent_section_is_bent_back_and_says_so(tiny: PairConfig) -> None:
     assert result.report["heldout_gain"] > 0
 
 
+def test_a_trial_on_some_of_the_cells_says_what_one_on_all_does(
+    tiny: PairConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, _, truth = pair()
+    monkeypatch.setattr("inst_align.core.verdict.TRIAL_CELLS", 250)
+    config = replace(tiny, field=None)
+    for bent, verdict in ((bend(truth) + 1.5 * (bend(truth) - truth), "non-rigid"), (truth, "rigid sufficient")):
+        src = Section(xy=POSE.inverse()(bent), expression=counts(truth, 4), name="source")
+        result = fit(ref, src, config, accept="auto")
+        assert result.report["verdict"] == verdict
+        assert result.cells is not None
+        assert len(result.cells.overlap_ref) == len(ref)
+
+
+def test_some_of_the_cells_keep_what_is_known_of_them(tiny: PairConfig) -> None:
+    ref, src, _ = pair()
+    whole = tiny.prepare(ref, src, generator=torch.Generator().manual_seed(0), device=CPU)
+    some = whole.at_most(320, n_neighbors=tiny.n_neighbors)
+    assert (len(some.ref), len(some.src), some.shared.n_genes) == (320, 300, whole.shared.n_genes)
+    np.testing.assert_array_equal(some.ref.xy, ref.xy[some.orders[0]])
+    np.testing.assert_array_equal(some.src.xy, whole.src.xy)
+    kept = np.isin(whole.orders[0], some.orders[0])
+    torch.testing.assert_close(some.features_ref, whole.features_ref[kept])
+    assert whole.at_most(len(ref), n_neighbors=tiny.n_neighbors) is whole
+
+
 @pytest.mark.usefixtures("coarse_search")
 def test_a_whole_fit_is_the_same_however_the_sections_lie() -> None:
     """A descent of many steps makes visible what differs in the last digit, so that nothing may differ there."""

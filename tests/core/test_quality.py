@@ -115,3 +115,17 @@ def test_overlap_is_the_share_of_the_source_on_the_reference() -> None:
     shift = Affine.from_rigid(0, (100, 0))
     report = map_report(section(xy), section(cells(2000, 1) * 100), shift, shift)
     assert report["overlap"] == pytest.approx(0.5, abs=0.06)
+
+
+def test_some_of_the_cells_tell_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    xy = cells(2000, 0) * 100
+    shift = Affine.from_rigid(0, (50, 0))
+    arguments = section(xy), section(cells(2000, 1) * 100), shift, shift
+    whole = map_report(*arguments), correlation(cells(2000, 1), field(cells(2000, 1)))
+    monkeypatch.setattr("inst_align.core.quality.MAX_CELLS", 500)
+    some = map_report(*arguments), correlation(cells(2000, 1), field(cells(2000, 1)))
+    assert some[0]["overlap"] == pytest.approx(whole[0]["overlap"], abs=0.05)
+    assert some[0]["overlap"] != whole[0]["overlap"]
+    assert {**some[0], "overlap": 0} == {**whole[0], "overlap": 0}
+    assert some[1] == pytest.approx(whole[1], abs=0.01)
+    assert some[1] != whole[1]

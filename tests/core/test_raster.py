@@ -102,6 +102,12 @@ def test_blurring_keeps_mass_place_and_channels_apart_and_spreads_by_sigma() -> 
         assert (share * offset**2).sum().sqrt().item() == pytest.approx(2.5, rel=0.03)
 
 
+def test_each_plane_is_blurred_as_if_it_were_alone() -> None:
+    planes = torch.randn(5, 23, 31, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([blur(plane[None], 1.7) for plane in planes])
+    torch.testing.assert_close(blur(planes, 1.7), alone)
+
+
 def test_no_blur_is_no_change() -> None:
     image = torch.rand(1, 5, 6, generator=torch.Generator().manual_seed(0))
     assert torch.equal(blur(image, 0.0), image)

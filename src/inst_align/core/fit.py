@@ -25,6 +25,7 @@ from inst_align.core.pose import PoseConfig, search_pose
 from inst_align.core.quality import UNTESTED, feature_correlation, map_report
 from inst_align.core.registration import Registration, RegistrationConfig, register
 from inst_align.core.rival import doubts
+from inst_align.core.sampling import some_rows
 from inst_align.core.section import Section, UnitFrame
 from inst_align.core.threads import torch_settings
 from inst_align.core.transforms import Affine, Compose
@@ -127,6 +128,25 @@ class Prepared:
             features_ref=features_ref,
             features_src=features_src,
             orders=orders,
+        )
+
+    def at_most(self, n_cells: int, *, n_neighbors: int) -> Prepared:
+        """Return the pair with no more cells of either section than this, as if no others had been measured."""
+        if max(len(self.ref), len(self.src)) <= n_cells:
+            return self
+        ref_rows, src_rows = (some_rows(len(section), n_cells) for section in (self.ref, self.src))
+        ref, src = self.ref.take(ref_rows), self.src.take(src_rows)
+        shared = SharedFeatures.of_pair(
+            ref, src, n_components=self.shared.n_components, n_neighbors=n_neighbors, device=self.shared.device
+        )
+        return Prepared(
+            ref=ref,
+            src=src,
+            shared=shared,
+            of_cells=(self.of_cells[0][ref_rows], self.of_cells[1][src_rows]),
+            features_ref=self.features_ref[ref_rows],
+            features_src=self.features_src[src_rows],
+            orders=(self.orders[0][ref_rows], self.orders[1][src_rows]),
         )
 
 

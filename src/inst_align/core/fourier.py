@@ -214,12 +214,20 @@ def _read_out(inputs: torch.Tensor, wanted: torch.Tensor, ridge: float) -> torch
     """Ridge regression of (n, k) on (n, m) with a free constant, shape (m + 1, k); NaN if there is no solution."""
     mean, level = inputs.mean(dim=0), wanted.mean(dim=0)
     centred = inputs - mean
-    gram = (centred.T @ centred).double()
+    gram = _gram(centred).double()
     gram.diagonal().add_(ridge)
     factor, failed = torch.linalg.cholesky_ex(gram)
     slopes = torch.cholesky_solve((centred.T @ (wanted - level)).double(), factor).float()
     slopes = slopes.where(failed == 0, torch.nan)
     return torch.cat([(level - mean @ slopes)[None], slopes])
+
+
+def _gram(values: torch.Tensor) -> torch.Tensor:
+    """Products (m, m) of the columns of (n, m) with each other."""
+    if values.device.type != "cpu":
+        return values.T @ values
+    same = values.numpy()  # numpy sees that this is symmetric, and computes half of it
+    return torch.from_numpy(same.T @ same)
 
 
 def _genes_read_out(features: list[np.ndarray], expression: list[Held]) -> np.ndarray:

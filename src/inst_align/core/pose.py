@@ -28,10 +28,10 @@ from inst_align.core.threads import one_thread
 if TYPE_CHECKING:
     from inst_align.core.landmarks import Landmarks
 
-N_PIXELS = 64
+N_PIXELS = 48
 """Pixels along the side of the square that holds either section at any angle."""
-N_CHANNELS = 12
-BLUR = 1.2
+N_CHANNELS = 10
+BLUR = 0.9
 """Blur of the rasters of the global search, in pixels."""
 TISSUE = 0.15
 """A pixel is tissue where the blurred number of cells exceeds this share of its median over occupied pixels."""

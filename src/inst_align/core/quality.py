@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from inst_align.core.sampling import some_rows
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,6 +23,8 @@ NON_RIGID, RIGID_SUFFICIENT, UNTESTED = "non-rigid", "rigid sufficient", "untest
 POOR, AMBIGUOUS_POSE = "poor", "ambiguous pose"
 """Verdicts."""
 N_NEIGHBORS = 8
+MAX_CELLS = 10_000
+"""Cells of the source that are asked what they agree with, or lie on; a share of these is right to a per cent."""
 
 
 def interpolate(
@@ -86,11 +90,12 @@ def feature_correlation(
     width
         Standard deviation of the weights.
     """
-    fixed, covered = interpolate(xy_ref, features_ref, xy_src, width=width)
+    asked = some_rows(len(xy_src), MAX_CELLS)
+    fixed, covered = interpolate(xy_ref, features_ref, xy_src[asked], width=width)
     if covered.sum() < 3:
         return float("nan")
     fixed = fixed[covered]
-    moving = features_src.cpu().numpy()[covered].astype(np.float64)
+    moving = features_src[asked].cpu().numpy()[covered].astype(np.float64)
     fixed -= fixed.mean(axis=0)
     moving -= moving.mean(axis=0)
     return correlation(fixed, moving)
@@ -99,13 +104,13 @@ def feature_correlation(
 def map_report(ref: Section, src: Section, affine: Affine, transform: Affine | Compose) -> dict[str, Any]:
     """How far the non-rigid part moves the cells, how it changes areas, and whether it folds.
 
-    Distances are in median neighbour distances of the reference, areas relative to the affine part.
+    Distances are in median neighbour distances of the reference, areas relative to the affine part. The overlap is that of
+    ``MAX_CELLS`` cells of a larger source.
     """
     rigid, moved = affine(src.xy), transform(src.xy)
     distance = np.linalg.norm(moved - rigid, axis=1) / ref.spacing
     area = np.linalg.det(transform.jacobian(src.xy)) / np.linalg.det(affine.matrix[:2, :2])
-    tree = cKDTree(ref.xy)
-    nearest, _ = tree.query(moved)
+    nearest, _ = cKDTree(ref.xy).query(moved[some_rows(len(moved), MAX_CELLS)])
     return {
         "spacing_reference": ref.spacing,
         "spacing_source": src.spacing,

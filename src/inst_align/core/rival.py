@@ -15,6 +15,7 @@ import numpy as np
 from inst_align.core.polish import polish_pose
 from inst_align.core.quality import AMBIGUOUS, MIRRORED, correlation, interpolate
 from inst_align.core.registration_config import RegistrationConfig
+from inst_align.core.sampling import some_rows
 from inst_align.core.section import median_spacing
 from inst_align.core.transforms import Affine
 
@@ -35,7 +36,7 @@ ON_ITS_WAY = 0.9
 """A pose that the polish brings this much nearer to the winner is on the winner's slope."""
 ROUNDS = 2
 """Of the polish."""
-MAX_CELLS = 20_000
+MAX_CELLS = 8000
 """Cells of either section that are looked at."""
 MAX_ASKED = 1500
 OVERLAP_POWER = 0.5
@@ -110,20 +111,22 @@ def rivalry(
     winner, runner_up
         The poses, of these coordinates; the winner polished already.
     """
+    rows_ref, rows_src = (some_rows(len(xy), MAX_CELLS) for xy in (xy_ref, xy_src))
+    xy_ref, xy_src = xy_ref[rows_ref], xy_src[rows_src]
+    features = features[0][rows_ref], features[1][rows_src]
     posed = runner_up(xy_src)
     polished = Affine(polish_pose(xy_ref, posed, *features, RegistrationConfig(), rounds=ROUNDS))(posed)
     won = winner(xy_src)
     if np.linalg.norm(polished - won) < ON_ITS_WAY * np.linalg.norm(posed - won):
         return 0.0
-    found = [_agreement((xy_ref, features[0]), (xy, features[1])) for xy in (won, polished)]
+    width = max(median_spacing(xy_ref), median_spacing(xy_src))
+    found = [_agreement((xy_ref, features[0]), (xy, features[1]), width) for xy in (won, polished)]
     return found[1] / found[0] if found[0] > 0 else float("inf")
 
 
-def _agreement(ref: Cells, src: Cells) -> float:
+def _agreement(ref: Cells, src: Cells, width: float) -> float:
     """Correlation, mean of both directions, times a power of the overlap."""
-    few = [(xy[::step], features[::step]) for xy, features in (ref, src) for step in [-(-len(xy) // MAX_CELLS)]]
-    width = max(median_spacing(xy) for xy, _ in few)
-    directions = [_one_way(own, other, width) for own, other in (few, few[::-1])]
+    directions = [_one_way(own, other, width) for own, other in ((ref, src), (src, ref))]
     agreement, overlap = zip(*directions, strict=True)
     return float(np.mean(agreement) * max(overlap) ** OVERLAP_POWER)
 

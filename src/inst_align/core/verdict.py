@@ -30,6 +30,8 @@ MIN_CHANNELS = 20
 
 No half is new to the pose, which was searched with all of them, so that nothing is lost by it.
 """
+TRIAL_CELLS = 8000
+"""Cells of either section that the trial looks at: whether bending pays is as sure with these as with more."""
 
 
 def judge(
@@ -54,8 +56,9 @@ def judge(
     accept, config, landmarks, generator
         As for :func:`inst_align.core.fit.fit_pair`.
     """
+    frame, unit = UnitFrame.of(pair.ref.xy), pair.ref.spacing
+    pair = pair.at_most(TRIAL_CELLS, n_neighbors=config.n_neighbors)
     halves = Halves.of(pair.shared, generator) if accept == "auto" else None
-    frame = UnitFrame.of(pair.ref.xy)
     marks = landmarks if landmarks is not None and landmarks.weight > 0 else None
     report: dict[str, Any] = {}
     if halves is not None:
@@ -69,7 +72,7 @@ def judge(
     found = relation(pair, affine, config.n_neighbors, halves)
     report |= found
     poor = found.get("verdict") == POOR
-    called_for = marks is not None and marks.ask_for_bending(affine, pair.ref.spacing)
+    called_for = marks is not None and marks.ask_for_bending(affine, unit)
     if marks is not None and halves is not None:
         report["landmarks_ask_for_bending"] = called_for
     if halves is None or poor:
