@@ -40,7 +40,7 @@ def polish_pose(
     config: RegistrationConfig,
     *,
     landmarks: Landmarks | None = None,
-    rounds: int = 2,
+    rounds: int = 3,
 ) -> np.ndarray:
     """Find the small rotation and shift that bring a posed source nearer to the reference; homogeneous (3, 3).
 
