@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from inst_align.core.fit import PairConfig, fit_pair
+from inst_align.core.fit import fit_pair
+from inst_align.core.prepared import PairConfig
 from inst_align.core.section import Section
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
 
 REAL_DATA = Path(__file__).parents[1] / "../shared/data"
 """Real sections; they are no part of the project, so tests that need them are skipped where they are not there."""
@@ -70,8 +70,8 @@ def true_pose(toy: tuple[AnnData, AnnData]) -> np.ndarray:
 @pytest.fixture(scope="session")
 def tiny() -> PairConfig:
     """Return constants with which a whole fit takes a fraction of a second: enough for properties, not for accuracy."""
-    from inst_align.core.fit import PairConfig
     from inst_align.core.fourier import FieldConfig
+    from inst_align.core.prepared import PairConfig
     from inst_align.core.registration import Level, RegistrationConfig
 
     levels = (Level(sigma=0.5, control_spacing=1.5, steps=5), Level(sigma=0.27, control_spacing=1.1, steps=5))

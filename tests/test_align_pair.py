@@ -17,8 +17,8 @@ from anndata import AnnData
 
 import inst_align as ia
 from inst_align._keys import cell_columns
-from inst_align.core.fit import PairConfig
 from inst_align.core.paper_config import PaperConfig
+from inst_align.core.prepared import PairConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,9 @@ import pytest
 
 import inst_align as ia
 from inst_align.core.checkpoint import MANIFEST
-from inst_align.core.fit import PairConfig
 from inst_align.core.fourier import FieldConfig
 from inst_align.core.paper_config import PaperConfig
+from inst_align.core.prepared import PairConfig
 from inst_align.core.registration import Level, RegistrationConfig
 from inst_align.datasets import toy_pair
 

@@ -14,7 +14,7 @@ from inst_align._coordinates import coordinates_of
 from inst_align.tl._init import Start, read_init
 
 if TYPE_CHECKING:
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
 
 Pair = tuple[AnnData, AnnData]
 POSE = ia.transforms.Affine.from_rigid(0.5, (100.0, -20.0))

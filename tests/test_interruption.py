@@ -20,7 +20,7 @@ from inst_align.core.threads import flushes_denormals
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
 
     Pair = tuple[AnnData, AnnData]
 

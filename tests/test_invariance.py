@@ -17,7 +17,7 @@ from inst_align.core import pose
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
 
 SEEDS = st.integers(0, 2**32 - 1)
 FEW = settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
 
 DROP: Any = "drop-from-fit"
 MISSING = {"reference": [7, 8], "source": [0, 3, 499]}

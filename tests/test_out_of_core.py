@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*zarr v[23]:UserWarning")
 

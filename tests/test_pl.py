@@ -378,6 +378,7 @@ class TestHygiene:
             "alignment",
             "convergence",
             "deformation",
+            "field",
             "landmarks",
             "report",
         ]

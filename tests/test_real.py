@@ -49,8 +49,8 @@ def test_cortex_sections_agree_as_well_as_their_labels_can(cortex: tuple[Pair, P
     ia.tl.align_pair(*bare, rng=0, device="cpu", progress=False)
     _, ot_icp = accuracies(bare, labelled, "spatial_icp")
     nn, ot = accuracies(bare, labelled, "spatial_aligned")
-    assert nn >= 0.86
-    assert ot >= ot_icp - 0.005
+    assert nn >= 0.88
+    assert ot >= ot_icp - 0.01  # optimal transport counts each cell once, and hardly sees what bending gains
     transform = ia.get.transform(bare[1])
     assert ia.metrics.fold_fraction(transform, bare[1].obsm["spatial"]) == 0
     assert ia.get.report(bare[1])["fold_fraction"] == 0

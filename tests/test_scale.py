@@ -15,7 +15,7 @@ from inst_align.core import scale as core_scale
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
 
 PIXELS = 1 / 0.2125
 

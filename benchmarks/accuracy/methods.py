@@ -156,8 +156,8 @@ def ablation(preset: str, changes: dict[str, Any], **arguments: Any) -> Method:
     """
 
     def method(ref: AnnData, src: AnnData, options: Options) -> Outcome:
-        from inst_align.core.fit import PairConfig
         from inst_align.core.paper_config import PaperConfig
+        from inst_align.core.prepared import PairConfig
 
         config = PairConfig() if preset == "default" else PaperConfig()
         for setting, value in changes.items():
@@ -239,7 +239,7 @@ def run_method(method: Method, pair: Pair, genes: np.ndarray | None = None, *, e
 
 def warm_up() -> None:
     """Import and compile all that the first call of this package would, so that no pair's seconds include it."""
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
     from inst_align.core.registration import Level, RegistrationConfig
 
     brief = PairConfig(registration=RegistrationConfig(levels=(Level(sigma=0.5, control_spacing=1.5, steps=1),)))

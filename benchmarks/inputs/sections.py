@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
 
 N_CELLS = 160
 KEY = "spatial_aligned"
@@ -25,7 +25,7 @@ KEY = "spatial_aligned"
 @functools.cache
 def quick() -> PairConfig:
     """Constants with which a fit takes a tenth of a second: enough to tell same from different, not for accuracy."""
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
     from inst_align.core.registration import Level, RegistrationConfig
 
     levels = (Level(sigma=0.5, control_spacing=1.5, steps=4), Level(sigma=0.27, control_spacing=1.1, steps=4))

@@ -16,7 +16,7 @@ from unittest import mock
 
 import inst_align as ia
 from benchmarks.robustness.rows import KEY, compared
-from inst_align.core.fit import PairConfig
+from inst_align.core.prepared import PairConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

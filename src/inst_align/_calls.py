@@ -61,8 +61,9 @@ def fit_rigidly(
 ) -> Alignment:
     """Return the pose given as an alignment, or else the one that is found."""
     from inst_align.core.alignment import Alignment
-    from inst_align.core.fit import PairConfig, fit_pose
+    from inst_align.core.fit import fit_pose
     from inst_align.core.landmarks import landmark_report
+    from inst_align.core.prepared import PairConfig
 
     if init is not None:
         report = {"pose_method": "given", "angle": init.angle, "mirrored": init.is_reflection}

@@ -13,7 +13,7 @@ from benchmarks.embedding.representations import REPRESENTATIONS, WITH_FIELD, Al
 from benchmarks.embedding.scores import mixture_scores
 
 if TYPE_CHECKING:
-    from inst_align.core.fit import PairConfig
+    from inst_align.core.prepared import PairConfig
 
 
 @pytest.fixture

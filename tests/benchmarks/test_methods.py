@@ -14,7 +14,7 @@ from benchmarks.accuracy.methods import ABLATIONS, METHODS, Options, Outcome, Un
 from benchmarks.accuracy.pairs import Made
 from benchmarks.accuracy.peers import PEERS, Peer, exchange
 
-from inst_align.core.fit import PairConfig
+from inst_align.core.prepared import PairConfig
 
 
 def test_methods_see_expression_gene_names_and_coordinates_and_nothing_else(section, made, as_pair):

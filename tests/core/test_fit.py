@@ -11,7 +11,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from inst_align.core.fit import PairConfig, fit_pair, fit_pose
+from inst_align.core.fit import fit_pair, fit_pose
+from inst_align.core.prepared import PairConfig
 from inst_align.core.registration import RegistrationConfig
 from inst_align.core.section import Section
 from inst_align.core.transforms import Affine, Compose, Displacement

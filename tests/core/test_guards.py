@@ -12,10 +12,11 @@ import torch
 from scipy import sparse
 
 from inst_align.core import fourier, pose
-from inst_align.core.fit import PairConfig, fit_pair
+from inst_align.core.fit import fit_pair
 from inst_align.core.guards import CHECK_EVERY, Guard, tell, telling
 from inst_align.core.mismatch import Mismatch
 from inst_align.core.polish import STEPS, polish_pose
+from inst_align.core.prepared import PairConfig
 from inst_align.core.registration import Level, RegistrationConfig, _Problem, register
 from inst_align.core.section import Section
 from inst_align.core.transforms import Affine

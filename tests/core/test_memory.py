@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from inst_align.core.canonical import CanonicalField
+from inst_align.core.clock import Clock
 from inst_align.core.field import ExpressionDecoder, ExpressionField
-from inst_align.core.fit import Clock
 from inst_align.core.memory import FLOOR, OutOfMemory, in_chunks, memory_told
 
 if TYPE_CHECKING:

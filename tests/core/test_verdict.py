@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from inst_align.core.fit import PairConfig, fit_pair
+from inst_align.core.fit import fit_pair
+from inst_align.core.prepared import PairConfig
 from inst_align.core.registration import Level, RegistrationConfig
 from inst_align.core.section import Section
 from inst_align.core.transforms import Affine, Compose

@@ -2,184 +2,40 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from dataclasses import field as default
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from inst_align.core.alignment import Alignment, Callback, Step
+from inst_align.core.alignment import Alignment
 from inst_align.core.cells import CellQuality, inverse_consistency
 from inst_align.core.checkpoint import NOTHING, Checkpoint
+from inst_align.core.clock import Clock
 from inst_align.core.export import TOLERANCE, user_displacement
-from inst_align.core.features import SharedFeatures
-from inst_align.core.fourier import FieldConfig, FourierField, fit_field
-from inst_align.core.guards import telling
+from inst_align.core.fourier import FourierField, fit_field
 from inst_align.core.icp import adaptive_icp
 from inst_align.core.landmarks import landmark_report
-from inst_align.core.memory import memory_told
 from inst_align.core.polish import polish_pose
 from inst_align.core.pose import PoseConfig, search_pose
 from inst_align.core.quality import UNTESTED, feature_correlation, map_report
-from inst_align.core.registration import Registration, RegistrationConfig, register
+from inst_align.core.registration import Registration, register
 from inst_align.core.rival import doubts
-from inst_align.core.sampling import some_rows
-from inst_align.core.section import Section, UnitFrame
+from inst_align.core.section import UnitFrame
 from inst_align.core.threads import torch_settings
 from inst_align.core.transforms import Affine, Compose
 from inst_align.core.verdict import judge, relation, verdict_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
 
+    from inst_align.core.alignment import Callback
     from inst_align.core.landmarks import Landmarks
+    from inst_align.core.prepared import PairConfig, Prepared
+    from inst_align.core.registration_config import RegistrationConfig
+    from inst_align.core.section import Section
 
 PoseMethod = Literal["fft", "icp"]
 Accept = Literal["auto", "nonrigid", "rigid"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairConfig:
-    """Constants of the default preset.
-
-    Parameters
-    ----------
-    n_components
-        Channels of the shared features.
-    n_neighbors
-        Cells, itself among them, over which a cell's features are averaged.
-    registration
-        How the non-rigid map is found.
-    field
-        How the canonical field is fitted; ``None`` leaves it out.
-    """
-
-    n_components: int = 30
-    n_neighbors: int = 5
-    registration: RegistrationConfig = default(default_factory=RegistrationConfig)
-    field: FieldConfig | None = default(default_factory=FieldConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("n_components", "n_neighbors"):
-            if getattr(self, name) < 1:
-                msg = f"`{name}={getattr(self, name)}`: must be at least 1."
-                raise ValueError(msg)
-
-    def prepare(self, ref: Section, src: Section, *, generator: torch.Generator, device: torch.device) -> Prepared:
-        """Sort the cells of both sections and compute their features on ``device``."""
-        return Prepared.of(
-            ref,
-            src,
-            n_components=self.n_components,
-            n_neighbors=self.n_neighbors,
-            generator=generator,
-            device=device,
-        )
-
-    @property
-    def n_steps(self) -> int:
-        """Optimiser steps; the trial is not counted."""
-        return self.registration.n_steps
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prepared:
-    """A pair in canonical order of its cells, with shared features. Row ``i`` is row ``order[i]`` of the user's.
-
-    ``features_ref`` and ``features_src`` are averaged over neighbours, which suits poses, trials and reports. ``of_cells``
-    are those of the single cells: the registration blurs by itself, and an average over other neighbours on either
-    section raised its errors by a quarter.
-    """
-
-    ref: Section
-    src: Section
-    shared: SharedFeatures
-    of_cells: tuple[torch.Tensor, torch.Tensor]
-    features_ref: torch.Tensor
-    features_src: torch.Tensor
-    orders: tuple[np.ndarray, np.ndarray]
-
-    @classmethod
-    def of(
-        cls,
-        ref: Section,
-        src: Section,
-        *,
-        n_components: int,
-        n_neighbors: int,
-        generator: torch.Generator,
-        device: torch.device,
-    ) -> Prepared:
-        """Sort the cells of both sections and compute their features on ``device``."""
-        orders = ref.canonical_order(), src.canonical_order()
-        ref, src = ref.in_order(orders[0]), src.in_order(orders[1])
-        shared = SharedFeatures.of_pair(ref, src, n_components=n_components, n_neighbors=n_neighbors, device=device)
-        cells_ref, cells_src = shared.of_cells(generator)
-        features_ref, features_src = shared.averaged((cells_ref, cells_src))
-        return cls(
-            ref=ref,
-            src=src,
-            shared=shared,
-            of_cells=(cells_ref.to(device), cells_src.to(device)),
-            features_ref=features_ref,
-            features_src=features_src,
-            orders=orders,
-        )
-
-    def at_most(self, n_cells: int, *, n_neighbors: int) -> Prepared:
-        """Return the pair with no more cells of either section than this, as if no others had been measured."""
-        if max(len(self.ref), len(self.src)) <= n_cells:
-            return self
-        ref_rows, src_rows = (some_rows(len(section), n_cells) for section in (self.ref, self.src))
-        ref, src = self.ref.take(ref_rows), self.src.take(src_rows)
-        shared = SharedFeatures.of_pair(
-            ref, src, n_components=self.shared.n_components, n_neighbors=n_neighbors, device=self.shared.device
-        )
-        return Prepared(
-            ref=ref,
-            src=src,
-            shared=shared,
-            of_cells=(self.of_cells[0][ref_rows], self.of_cells[1][src_rows]),
-            features_ref=self.features_ref[ref_rows],
-            features_src=self.features_src[src_rows],
-            orders=(self.orders[0][ref_rows], self.orders[1][src_rows]),
-        )
-
-
-class Clock:
-    """Seconds by stage, steps for a progress bar, and what stopped early."""
-
-    def __init__(self, total: int, callback: Callback | None) -> None:
-        self.seconds: dict[str, float] = {}
-        self.stops: list[str] = []
-        self._total, self._done, self._stage, self._callback = total, 0, "", callback
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a block under ``name``, and listen to what stops early in it."""
-        start, self._stage = time.perf_counter(), name
-        with telling(name, self.stops), memory_told(name):
-            yield
-        self.seconds[name] = time.perf_counter() - start
-
-    def expect(self, total: int) -> None:
-        """Say how many steps there will be."""
-        self._total = total
-
-    @property
-    def report(self) -> dict[str, str]:
-        """What the report says of stages that stopped early."""
-        return {"stopped_early": "; ".join(self.stops)} if self.stops else {}
-
-    def step(self, name: str | None = None) -> None:
-        """Count one step of the current stage, or of a part of it that has a name of its own."""
-        self._done += 1
-        if self._callback is not None:
-            self._callback(Step(stage=name or self._stage, done=self._done, total=self._total))
 
 
 def fit_pose(

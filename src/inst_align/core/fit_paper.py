@@ -11,9 +11,11 @@ from inst_align.core.alignment import Alignment
 from inst_align.core.canonical import CanonicalField
 from inst_align.core.cells import CellQuality
 from inst_align.core.checkpoint import NOTHING, Checkpoint
+from inst_align.core.clock import Clock
 from inst_align.core.export import TOLERANCE, user_displacement
-from inst_align.core.fit import Clock, Prepared, agreement, given_or_found_pose
+from inst_align.core.fit import agreement, given_or_found_pose
 from inst_align.core.paper import PaperConfig, PaperFit, fit_paper
+from inst_align.core.prepared import Prepared
 from inst_align.core.quality import UNTESTED, map_report
 from inst_align.core.raster import Grid
 from inst_align.core.registration_config import RegistrationConfig

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from scipy.optimize import minimize_scalar
 
-from inst_align.core.fit import PairConfig, find_pose
+from inst_align.core.fit import find_pose
+from inst_align.core.prepared import PairConfig
 from inst_align.core.threads import torch_settings
 
 if TYPE_CHECKING:

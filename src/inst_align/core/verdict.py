@@ -19,9 +19,10 @@ from inst_align.core.transforms import Affine
 if TYPE_CHECKING:
     import torch
 
-    from inst_align.core.fit import Accept, PairConfig, Prepared
+    from inst_align.core.fit import Accept
     from inst_align.core.landmarks import Landmarks
     from inst_align.core.null import Features
+    from inst_align.core.prepared import PairConfig, Prepared
 
 MIN_CELLS = 50
 """With fewer in either section, chance does too much to say that nothing agrees."""

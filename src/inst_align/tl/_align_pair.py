@@ -43,9 +43,10 @@ if TYPE_CHECKING:
     from inst_align._landmarks import Points
     from inst_align._random import RNGLike, SeedLike
     from inst_align.core.alignment import Alignment
-    from inst_align.core.fit import Accept, PairConfig
+    from inst_align.core.fit import Accept
     from inst_align.core.landmarks import Landmarks
     from inst_align.core.paper_config import PaperConfig
+    from inst_align.core.prepared import PairConfig
     from inst_align.tl._init import HasMatrix
 
 logger = logging.getLogger("inst_align")
@@ -364,8 +365,8 @@ def fit_sections(
 
 
 def _config(preset: str, config: PairConfig | PaperConfig | None, *, field: bool) -> PairConfig | PaperConfig:
-    from inst_align.core.fit import PairConfig
     from inst_align.core.paper_config import PaperConfig
+    from inst_align.core.prepared import PairConfig
 
     kinds: dict[str, type[PairConfig] | type[PaperConfig]] = {"default": PairConfig, "paper": PaperConfig}
     if preset not in kinds:
