@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inst_align.core.rows import Expression, Held
 
 ROWS_AT_ONCE = 1 << 16
-TYPICAL_CELLS = 50_000
+TYPICAL_CELLS = 10_000
 """Of a section with more cells than this, so many, evenly chosen, tell the moments of its genes and the shared axes."""
 POWER_ITERATIONS = 2
 OVERSAMPLING = 10
@@ -162,10 +162,14 @@ def _moments(x: Expression) -> tuple[np.ndarray, np.ndarray]:
     """Mean and mean square of every gene, added up in float64, a block of cells at a time."""
     sums = np.zeros((2, x.shape[1]))
     for start in range(0, x.shape[0], ROWS_AT_ONCE):
-        block = x[start : start + ROWS_AT_ONCE].astype(np.float64)
-        ones = np.ones(block.shape[0])
-        sums[0] += ones @ block
-        sums[1] += ones @ (block**2 if isinstance(block, np.ndarray) else block.power(2))
+        block = x[start : start + ROWS_AT_ONCE]
+        if isinstance(block, np.ndarray):
+            values = block.astype(np.float64)
+            sums += values.sum(axis=0), np.square(values).sum(axis=0)
+        else:
+            values = block.data.astype(np.float64)
+            for total, weights in zip(sums, (values, values**2), strict=True):
+                total += np.bincount(block.indices, weights, minlength=len(total))
     return sums[0] / x.shape[0], sums[1] / x.shape[0]
 
 
