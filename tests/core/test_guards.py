@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from inst_align.core import fourier, pose
+from inst_align.core import fourier, pose, pose_refine
 from inst_align.core.fit import fit_pair
 from inst_align.core.guards import CHECK_EVERY, Guard, tell, telling
 from inst_align.core.mismatch import Mismatch
@@ -186,7 +186,7 @@ def test_candidates_of_the_search_that_leave_the_finite_keep_their_start(
     monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     calls = [0]
-    score = pose._score_at_cells
+    score = pose_refine._score_at_cells
 
     def spoilt(*arguments: Any) -> Any:
         calls[0] += 1
@@ -194,7 +194,7 @@ def test_candidates_of_the_search_that_leave_the_finite_keep_their_start(
         return values * (float("nan") if calls[0] >= step else 1.0), overlap
 
     monkeypatch.setattr(pose, "N_PIXELS", 33)
-    monkeypatch.setattr(pose, "_score_at_cells", spoilt)
+    monkeypatch.setattr(pose_refine, "_score_at_cells", spoilt)
     found = fit(sections(), init=None, accept="rigid")
     assert found.report["stopped_early"] == "pose: 12 of 12 candidates not finite once refined"
     assert np.isfinite(found.transform.matrix).all()

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from inst_align.core.ncc import MaskedNcc
-from inst_align.core.pose import Candidate, PoseConfig, PoseResult, search_pose
+from inst_align.core.pose import PoseConfig, PoseResult, search_pose
+from inst_align.core.pose_parts import Candidate
 from inst_align.core.quality import AMBIGUOUS, MIRRORED
 
 QUICK = {"n_angles": 36}

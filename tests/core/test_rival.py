@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from inst_align.core.pose import Candidate, PoseResult
+from inst_align.core.pose import PoseResult
+from inst_align.core.pose_parts import Candidate
 from inst_align.core.rival import AS_WELL, RIVAL, doubts, rivalry
 from inst_align.core.transforms import Affine
 

@@ -22,7 +22,8 @@ from inst_align.core.transforms import Affine
 if TYPE_CHECKING:
     import torch
 
-    from inst_align.core.pose import Candidate, PoseResult
+    from inst_align.core.pose import PoseResult
+    from inst_align.core.pose_parts import Candidate
 
     Cells = tuple[np.ndarray, torch.Tensor]
 
