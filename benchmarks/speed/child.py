@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 2**20
 BACKED = "-backed"
+COUNTERS = Path("/sys/class/powercap")
+"""Where Linux counts the energy that the processors take, if they tell and it may be read."""
 
 
 class Memory:
@@ -55,6 +57,15 @@ def _status(name: str) -> float:
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def joules() -> float | None:
+    """Return what all processors of the machine have taken since some time, or None where nobody tells."""
+    try:
+        counts = [int(path.read_text()) for path in COUNTERS.glob("intel-rapl:?/energy_uj")]
+    except OSError:
+        return None
+    return sum(counts) / 1e6 if counts else None
 
 
 def ours(ref: AnnData, src: AnnData, device: str, seed: int, *, field: bool) -> dict[str, float]:
@@ -110,9 +121,12 @@ def main() -> None:
         import torch
 
         torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
+    start, before = time.perf_counter(), joules()
     stages = METHODS[method](ref, src, device, int(seed))
     found: dict[str, Any] = {"seconds": time.perf_counter() - start, "stages": stages} | memory.peaks()
+    after = joules()
+    if before is not None and after is not None and after > before:  # the counters begin again from time to time
+        found["joules"] = after - before
     if device.startswith("cuda"):
         found["cuda_mebibytes"] = torch.cuda.max_memory_allocated(device) / MEBIBYTE
     if "spatial_aligned" in src.obsm and "spatial_true" in src.obsm:

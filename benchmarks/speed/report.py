@@ -30,15 +30,16 @@ def write_report(rows: pd.DataFrame, out: Path) -> None:
 
 
 INTRODUCTION = """Medians over the repeats; from AnnData to AnnData, without imports and files, which `-backed` leaves the expression in and
-reads as it goes. Memory is the peak above what the sections took, or, with sections, above what was there before them. `preprocessing` is scanpy's `normalize_total`, `log1p`, `highly_variable_genes` and `pca` on both sections.
+reads as it goes. Memory is the peak above what the sections took, or, with sections, above what was there before them;\nenergy, where the processors tell, is that of the whole machine. `preprocessing` is scanpy's `normalize_total`, `log1p`, `highly_variable_genes` and `pca` on both sections.
 Errors are true errors of made-up sections: they lie in one tissue 2000 µm long whatever the number of cells."""
 
 
 def _table(medians: pd.DataFrame) -> str:
     table = medians[["pair", "cells", "genes", "method", "device", "threads", "seconds", "mebibytes"]].copy()
     table["kB per cell"] = medians["mebibytes"] * 2**20 / 1000 / (medians["cells"] + medians["cells_source"])
-    if "mebibytes_with_sections" in medians:
-        table["mebibytes with sections"] = medians["mebibytes_with_sections"]
+    for name in ("mebibytes_with_sections", "cuda_mebibytes", "joules"):
+        if name in medians:
+            table[name.replace("_", " ")] = medians[name]
     for name in ("error", "error_p95", "spacing"):
         if name in medians:
             table[f"{name} µm"] = medians[name]

@@ -29,3 +29,12 @@ def test_a_child_reads_the_expression_or_leaves_it_in_the_file(method, backed, t
     assert seen == [False, backed]  # the small pair before is in memory
     assert found["stages"] == {"read": 0.5}
     assert found["mebibytes"] <= found["mebibytes_with_sections"] + 1
+
+
+def test_energy_is_counted_over_all_processors_if_they_tell(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "COUNTERS", tmp_path)
+    assert child.joules() is None
+    for number, micro in enumerate((2_000_000, 3_500_000)):
+        (tmp_path / f"intel-rapl:{number}").mkdir()
+        (tmp_path / f"intel-rapl:{number}" / "energy_uj").write_text(f"{micro}\n")
+    assert child.joules() == 5.5
