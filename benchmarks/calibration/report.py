@@ -50,8 +50,8 @@ def markdown(pairs: pd.DataFrame, cells: pd.DataFrame) -> str:
     lines = [
         "# Is what is said of a result true?",
         "",
-        f"{len(pairs)} pairs, `align_pair(field=False)`, seed 0. The factor of `inst_sd` was fitted, and the verdicts' thresholds had their",
-        f"last change, on pairs of {', '.join(TUNED_ON)}; pairs with another tissue in them are told apart. The thresholds",
+        f"{len(pairs)} pairs, `align_pair(field=False)`, seed 0. The factor of `inst_sd` was fitted to all of them, and the verdicts' thresholds had their",
+        f"last change on pairs of {', '.join(TUNED_ON)}; pairs with another tissue in them are told apart. The thresholds",
         "were first chosen with earlier pairs of all these tissues in view, so these are other pairs, but not unseen tissues. Errors",
         "are in median neighbour distances of the reference.",
         "",
