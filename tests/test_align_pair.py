@@ -527,7 +527,7 @@ def test_the_presets_and_methods_that_know_no_landmarks_say_so(toy: Pair) -> Non
 
 
 STAGES = [
-    "inst_align.core.fit.SharedFeatures.of_pair",
+    "inst_align.core.prepared.SharedFeatures.of_pair",
     "inst_align.core.fit.register",
     "inst_align.core.fit.fit_field",
     "inst_align.core.fit.user_displacement",

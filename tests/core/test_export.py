@@ -11,6 +11,7 @@ import torch
 from inst_align._anndata import read_pair
 from inst_align.core import export, fit
 from inst_align.core.export import user_displacement
+from inst_align.core.prepared import PairConfig
 from inst_align.core.raster import Grid
 from inst_align.core.registration import RegistrationConfig
 from inst_align.core.registration_config import Level
@@ -123,7 +124,7 @@ def test_the_map_of_a_real_fit_is_the_composed_fit_at_the_cells(
     found = fit.fit_pair(
         pair.ref,
         pair.src,
-        config=fit.PairConfig(registration=RegistrationConfig(levels=levels), field=None),
+        config=PairConfig(registration=RegistrationConfig(levels=levels), field=None),
         init=Affine(true_pose),
         generator=torch.Generator().manual_seed(0),
         device=torch.device("cpu"),
