@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ADVICE = ", or run `ia.tl.align_pair` first"
-REACH = 1.0
-"""How far from a cell the field is still drawn, in median neighbour distances."""
+REACH, EDGE = 3.0, 1.0
+"""Median neighbour distances: gaps between cells narrower than twice the one are closed, and the tissue ends at the other."""
 CLIP = 99.5
 """Percentile at which the colours end."""
 
@@ -102,7 +102,8 @@ def field(
 
 
 def _pixels(ref: np.ndarray, src: np.ndarray, n_pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centres of columns and rows, and which pixels (rows, columns) are near a cell."""
+    """Centres of columns and rows, and which pixels (rows, columns) are tissue."""
+    from scipy.ndimage import distance_transform_edt
     from scipy.spatial import cKDTree
 
     from inst_align.core.section import median_spacing
@@ -110,6 +111,8 @@ def _pixels(ref: np.ndarray, src: np.ndarray, n_pixels: int) -> tuple[np.ndarray
     cells = np.vstack([ref, src])
     low, high = cells.min(axis=0), cells.max(axis=0)
     pixel = max((high - low).max() / n_pixels, np.finfo(np.float64).tiny)
-    x, y = (np.arange(a + pixel / 2, b + pixel / 2, pixel) for a, b in zip(low, high, strict=True))
+    reach, edge = (max(length * median_spacing(ref), pixel) for length in (REACH, EDGE))
+    x, y = (np.arange(a - reach - pixel, b + reach + 2 * pixel, pixel) for a, b in zip(low, high, strict=True))
     distance = cKDTree(cells).query(np.stack(np.meshgrid(x, y), axis=-1))[0]
-    return x, y, distance <= max(REACH * median_spacing(ref), pixel)
+    inside = distance_transform_edt(distance <= reach) * pixel > reach - edge
+    return x, y, inside | (distance <= edge)
