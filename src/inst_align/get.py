@@ -54,7 +54,7 @@ def transform(adata: AnnData, key: str = SPATIAL_ALIGNED) -> Affine | Compose:
     """
     from inst_align.core.transforms import from_dict
 
-    return from_dict(_source_record(adata, key, "transform")["transform"])
+    return from_dict(_of_source(_record(adata, key), key, "transform")["transform"])
 
 
 def report(adata: AnnData, key: str = SPATIAL_ALIGNED) -> RunReport:
@@ -92,7 +92,7 @@ def report(adata: AnnData, key: str = SPATIAL_ALIGNED) -> RunReport:
     >>> dict(report)
     {'pose_overlap': 0.9}
     """
-    return RunReport.from_record(_source_record(adata, key, "report"))
+    return RunReport.from_record(_of_source(_record(adata, key), key, "report"))
 
 
 def field(adata: AnnData, key: str = SPATIAL_ALIGNED) -> ExpressionField:
@@ -129,19 +129,20 @@ def field(adata: AnnData, key: str = SPATIAL_ALIGNED) -> ExpressionField:
     >>> field.predict(src.obsm["spatial_aligned"], field.genes[:2]).shape
     (300, 2)
     """
-    if "field" not in _record(adata, key) and _record(adata, key).get("params", {}).get("field") is False:
+    record = _record(adata, key)
+    if "field" not in record and record.get("params", {}).get("field") is False:
         raise KeyError(f"`key={key!r}`: this run was told to fit no field; run the alignment with `field=True`.")
     stopped = _record(adata, key).get("report", {}).get("stopped_early")
     if "field" not in _record(adata, key) and stopped is not None:
         raise KeyError(
             f"`key={key!r}`: the fit of this run stopped early ({stopped}) and left no field; see `ia.get.report`."
         )
-    record = _source_record(adata, key, "field")["field"]
-    if GENES not in record:
+    packed = _of_source(record, key, "field")["field"]
+    if GENES not in packed:
         raise KeyError(
             f"`key={key!r}`: the field of this run has no genes, since `use_rep` gave it features without names."
         )
-    return ExpressionField(record)
+    return ExpressionField(packed)
 
 
 def params(adata: AnnData, key: str = SPATIAL_ALIGNED) -> dict[str, Any]:
@@ -183,9 +184,8 @@ def _record(adata: AnnData, key: str) -> dict[str, Any]:
     return record
 
 
-def _source_record(adata: AnnData, key: str, name: str) -> dict[str, Any]:
-    """Return the record on a source, which holds something under a name."""
-    record = _record(adata, key)
+def _of_source(record: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+    """Return a record, once it is clear that it is a source's and holds something under a name."""
     if record.get("role") == ROLE_REFERENCE:
         raise ValueError(
             f"`adata` was the reference of this run (`key={key!r}`), which has no {name}; pass the source."

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from inst_align.core.lattice import lattice_constant, shared_detail
+from inst_align.core.lattice import shared_detail
 from inst_align.core.mismatch import Cells, Drawn
 from inst_align.core.raster import Grid
 from inst_align.core.registration import Level, RegistrationConfig, register
+from inst_align.core.section import lattice_constant, nearest_distances
 
 SPACING = 0.2
 
@@ -38,11 +39,13 @@ def spots(xy: np.ndarray, seed: int) -> torch.Tensor:
 def test_lattices_are_recognised_with_gaps_and_a_little_jitter(lattice: np.ndarray) -> None:
     rng = np.random.default_rng(1)
     kept = lattice[rng.random(len(lattice)) < 0.85] + rng.normal(0, 0.01 * SPACING, 2)
-    assert lattice_constant(kept + rng.normal(0, 0.02 * SPACING, kept.shape)) == pytest.approx(SPACING, rel=0.06)
+    assert lattice_constant(nearest_distances(kept + rng.normal(0, 0.02 * SPACING, kept.shape))) == pytest.approx(
+        SPACING, rel=0.06
+    )
 
 
 def test_scattered_cells_are_no_lattice() -> None:
-    assert lattice_constant(scattered()) == 0
+    assert lattice_constant(nearest_distances(scattered())) == 0
 
 
 def detail(xy: np.ndarray, seeds: tuple[int, int]) -> float:

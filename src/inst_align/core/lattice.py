@@ -15,26 +15,14 @@ import torch
 
 from inst_align.core.mismatch import Cells, Drawn
 from inst_align.core.raster import Grid, sample
-from inst_align.core.section import nearest_distances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inst_align.core.mismatch import Move
 
-EVEN = 0.1
-"""On a lattice, distances to the nearest cell differ by less than this share from their median"""
-MOST = 0.5
-"""in more than this share of the cells. (0.8 and more of stored spots, 0.3 and less of segmented cells.)"""
 RECURS = 0.15
 """Correlation of the details of two sections from which on they are the tissue's."""
-
-
-def lattice_constant(xy: np.ndarray) -> float:
-    """Return the distance between neighbouring spots of (n, 2) if they form a lattice, and 0 otherwise."""
-    distance = nearest_distances(xy)
-    median = float(np.median(distance))
-    return median if np.mean(np.abs(distance - median) < EVEN * median) > MOST else 0.0
 
 
 @torch.no_grad()

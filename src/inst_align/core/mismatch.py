@@ -17,15 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from inst_align.core.raster import Grid, blur, grid_sample, splat
-from inst_align.core.section import median_spacing
+from inst_align.core.section import lattice_constant, nearest_distances
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import numpy as np
 
     Move = Callable[[torch.Tensor], torch.Tensor]
     """From places (2, p, 2) to places: of the source's in the first row, of the reference's in the second."""
@@ -53,13 +52,16 @@ class Cells:
     xy: torch.Tensor  # (n, 2), float64
     features: torch.Tensor  # (n, k); the sum over those at one place, where there are several
     spacing: float
+    lattice: float = 0.0  # the same where the cells are known to be spots of a lattice
     number: torch.Tensor | None = None  # (n, 1): how many there are at a place, or one at each
 
     @classmethod
     def of(cls, xy: np.ndarray, features: torch.Tensor) -> Cells:
         """Take coordinates (n, 2) and features (n, k)."""
         points = torch.as_tensor(xy, dtype=torch.float64, device=features.device)
-        return cls(xy=points, features=features, spacing=median_spacing(xy))
+        distance = nearest_distances(xy)
+        spacing, lattice = float(np.median(distance)), lattice_constant(distance)
+        return cls(xy=points, features=features, spacing=spacing, lattice=lattice)
 
     def drawn(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of features (k, H, W) and number of cells (1, H, W) on a grid."""

@@ -22,7 +22,7 @@ from inst_align.core.adam import Adam
 from inst_align.core.checkpoint import NOTHING, Checkpoint
 from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import Pull
-from inst_align.core.lattice import RECURS, lattice_constant, shared_detail
+from inst_align.core.lattice import RECURS, shared_detail
 from inst_align.core.mismatch import Cells, Drawn, Mismatch
 from inst_align.core.raster import Grid, grid_sample, sample
 from inst_align.core.registration_config import Level, RegistrationConfig
@@ -106,7 +106,7 @@ def register(
         for _ in torch.cat(terms):
             on_step()
     start = len(terms)
-    between_spots = max(lattice_constant(xy_ref), lattice_constant(xy_src))
+    between_spots = max(section.lattice for section in cells)
     for number, (level, new_grid) in enumerate(zip(config.levels[start:], grids[start:], strict=True), start):
         lattice = ControlLattice(new_grid, level.control_spacing, device)
         control = lattice.fit(_resample(velocity, grid, new_grid))

@@ -32,6 +32,18 @@ def nearest_distances(xy: np.ndarray) -> np.ndarray:
     return distance if distance.all() else _to_nearest(np.unique(xy, axis=0))
 
 
+EVEN = 0.1
+"""On a lattice, distances to the nearest cell differ by less than this share from their median"""
+MOST = 0.5
+"""in more than this share of the cells. (0.8 and more of stored spots, 0.3 and less of segmented cells.)"""
+
+
+def lattice_constant(distance: np.ndarray) -> float:
+    """Return the distance between neighbouring spots if they form a lattice, else 0, by distances to the nearest (n,)."""
+    median = float(np.median(distance))
+    return median if np.mean(np.abs(distance - median) < EVEN * median) > MOST else 0.0
+
+
 def _to_nearest(xy: np.ndarray) -> np.ndarray:
     """Distance to the nearest other point of (n, 2), of at most ``SPACING_CELLS`` points, evenly chosen."""
     step = -(-len(xy) // SPACING_CELLS)

@@ -111,7 +111,8 @@ def _pixels(ref: np.ndarray, src: np.ndarray, n_pixels: int) -> tuple[np.ndarray
     cells = np.vstack([ref, src])
     low, high = cells.min(axis=0), cells.max(axis=0)
     pixel = max((high - low).max() / n_pixels, np.finfo(np.float64).tiny)
-    reach, edge = (max(length * median_spacing(ref), pixel) for length in (REACH, EDGE))
+    spacing = median_spacing(ref)
+    reach, edge = max(REACH * spacing, pixel), max(EDGE * spacing, pixel)
     x, y = (np.arange(a - reach - pixel, b + reach + 2 * pixel, pixel) for a, b in zip(low, high, strict=True))
     distance = cKDTree(cells).query(np.stack(np.meshgrid(x, y), axis=-1))[0]
     inside = distance_transform_edt(distance <= reach) * pixel > reach - edge
