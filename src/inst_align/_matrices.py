@@ -6,9 +6,9 @@ but that.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,9 @@ from inst_align.core.section import HELD_CELLS
 
 if TYPE_CHECKING:
     from inst_align._checks import Role
+
+_SCANPY = Lock()
+"""Held while scanpy computes: not all of numba's ways to use threads allow two threads to call it at once."""
 
 
 class HeldMatrix:
@@ -170,12 +173,11 @@ def limits(matrix: Matrix) -> tuple[float, float]:
 
 
 def log_normalize(counts: sp.csr_matrix, total: float) -> sp.csr_matrix:
-    """Scale each cell to the same total and take ``log(1 + x)``; works in place. Cells without counts stay zero."""
+    """Scale each cell to the same total and take ``log(1 + x)``; works in place. Every cell has counts."""
     import scanpy as sc
 
     scratch = AnnData(counts)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Some cells have zero counts", category=UserWarning)
+    with _SCANPY:
         sc.pp.normalize_total(scratch, target_sum=total)
-    sc.pp.log1p(scratch)
+        sc.pp.log1p(scratch)
     return sp.csr_matrix(scratch.X)

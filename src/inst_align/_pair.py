@@ -199,11 +199,21 @@ def _read_genes(
     normalize: Normalize,
     n_top_genes: int | None,
 ) -> Pair:
+    import torch
+
+    from inst_align.core.threads import helpers, side_by_side
+
     stored = [checks.matrix_of(adata, layer, name) for adata, name in zip(adatas, ROLES, strict=True)]
     genes = shared_genes(*adatas)
     columns = [adata.var_names.get_indexer(genes) for adata in adatas]
-    each = zip(stored, columns, cells, ROLES, strict=True)
-    ref, src = (read_matrix(matrix, where, known.fitted, genes, name) for matrix, where, known, name in each)
+    with helpers(torch.get_num_threads()):
+        ref, src = side_by_side(
+            lambda matrix, where, known, name: read_matrix(matrix, where, known.fitted, genes, name),
+            stored,
+            columns,
+            cells,
+            ROLES,
+        )
     keep = usable_genes(ref, src)
     if not keep.all():
         ref, src, genes = ref.of_genes(keep), src.of_genes(keep), _selected(genes, keep)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from inst_align.core.drawn import Cells, Drawn
 from inst_align.core.lattice import shared_detail
-from inst_align.core.mismatch import Cells, Drawn
 from inst_align.core.raster import Grid
 from inst_align.core.registration import Level, RegistrationConfig, register
 from inst_align.core.section import lattice_constant, nearest_distances

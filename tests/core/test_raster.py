@@ -136,7 +136,7 @@ def test_points_on_pixels_and_on_the_border_are_looked_up_right() -> None:
 
 
 def test_a_registration_that_looks_pixels_up_finds_the_same_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    from inst_align.core import mismatch, registration, velocity
+    from inst_align.core import raster, registration, velocity
 
     rng = np.random.default_rng(0)
     xy = rng.normal(size=(300, 2))
@@ -146,7 +146,7 @@ def test_a_registration_that_looks_pixels_up_finds_the_same_map(monkeypatch: pyt
     )
     moved = xy + 0.1 * np.sin(xy[:, ::-1])
     wanted = registration.register(xy, moved, features, features, config).forward(moved)
-    for module in (mismatch, registration, velocity):
+    for module in (raster, registration, velocity):
         monkeypatch.setattr(module, "grid_sample", gathered)
     found = registration.register(xy, moved, features, features, config).forward(moved)
     assert np.abs(wanted - moved).max() > 0.02

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from threading import Barrier, get_ident
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +14,10 @@ from inst_align.core.threads import (
     CELLS_PER_THREAD,
     CUBLAS,
     flushes_denormals,
+    helpers,
     one_thread,
     repeatable,
+    side_by_side,
     torch_settings,
 )
 
@@ -148,3 +151,47 @@ def test_rasters_get_one_thread_and_the_rest_is_put_back() -> None:
 
     assert at_work() == at_work() == 1
     assert torch.get_num_threads() == 3
+
+
+def test_tasks_run_side_by_side_as_far_as_there_are_helpers() -> None:
+    def others_wait(barrier: Barrier) -> int:
+        barrier.wait(timeout=30)  # is passed only if all are there at once
+        return torch.get_num_threads()
+
+    with helpers(3):
+        assert side_by_side(others_wait, [Barrier(3)] * 3) == [1, 1, 1]
+    assert side_by_side(lambda _: get_ident(), range(3)) == [get_ident()] * 3
+    assert torch.get_num_threads() == 3
+
+
+def test_results_come_in_order_and_tasks_may_have_tasks() -> None:
+    def powers(base: int) -> list[int]:
+        return side_by_side(pow, (base,) * 3, (0, 1, 2))
+
+    for n_threads in (1, 2, 5):
+        with helpers(n_threads):
+            assert side_by_side(powers, range(7)) == [[1, base, base**2] for base in range(7)]
+
+
+def test_the_first_error_is_raised_when_all_have_ended() -> None:
+    ended = []
+
+    def fail(name: str) -> None:
+        ended.append(name)
+        raise KeyError(name)
+
+    with helpers(2), pytest.raises(KeyError, match="one"):
+        side_by_side(fail, ("one", "other"))
+    assert sorted(ended) == ["one", "other"]
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_tasks_work_under_the_settings_of_their_caller(graded: bool) -> None:
+    def settings(_: int) -> tuple[bool, bool]:
+        return torch.is_grad_enabled(), flushes_denormals()
+
+    with torch_settings(1), torch.set_grad_enabled(graded):
+        found = side_by_side(settings, range(3))
+        assert found == [settings(0)] * 3
+    assert found[0][0] is graded

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inst_align.core.mismatch import Cells
+from inst_align.core.drawn import Cells
 from inst_align.core.registration import RegistrationConfig
 from inst_align.core.uncertainty import position_sd
 

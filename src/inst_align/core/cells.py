@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from inst_align.core.mismatch import Cells
+from inst_align.core.drawn import Cells
 from inst_align.core.overlap import overlap_of
 from inst_align.core.quality import POOR
 from inst_align.core.uncertainty import position_sd

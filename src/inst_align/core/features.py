@@ -15,6 +15,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from inst_align.core.standardized import Standardized, joint_axes, of_moderate_size, only
+from inst_align.core.threads import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,8 +89,8 @@ class SharedFeatures:
             dense = [np.asarray(section.expression) for section in (ref, src)]
             sections = [_centred(values, device) for values in of_moderate_size(*dense)]
         else:
-            sections = [Standardized(section.expression, device) for section in (ref, src)]
-        means = [NeighbourMean(section.unit_xy, n_neighbors, device) for section in (ref, src)]
+            sections = side_by_side(lambda section: Standardized(section.expression, device), (ref, src))
+        means = side_by_side(lambda section: NeighbourMean(section.unit_xy, n_neighbors, device), (ref, src))
         return cls(
             sections=(sections[0], sections[1]), means=(means[0], means[1]), n_components=n_components, device=home
         )
@@ -105,7 +106,7 @@ class SharedFeatures:
 
     def averaged(self, features: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the means of cells' features over their neighbours."""
-        ref, src = (mean(values).to(self.device) for mean, values in zip(self.means, features, strict=True))
+        ref, src = side_by_side(lambda mean, values: mean(values).to(self.device), self.means, features)
         return ref, src
 
     def of_cells(
@@ -132,7 +133,7 @@ class SharedFeatures:
         """Yield :meth:`of_cells` of each subset of the genes; expression that is on disk is read once for all of them."""
         ref, src = self._scores(generator, subsets)
         for _ in subsets:
-            yield _of_unit_variance(next(ref), next(src))
+            yield _of_unit_variance(*side_by_side(next, (ref, src)))
 
     def _scores(self, generator: torch.Generator, subsets: Sequence[np.ndarray]) -> list[Iterator[torch.Tensor]]:
         """For each section, its scores by subset."""

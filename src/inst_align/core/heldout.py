@@ -9,6 +9,7 @@ nothing. So the gain has to exceed its standard error several times, and to be w
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from inst_align.core.polish import polish_pose
 from inst_align.core.quality import correlation, interpolate
 from inst_align.core.registration import register
 from inst_align.core.section import median_spacing
+from inst_align.core.threads import side_by_side
 from inst_align.core.transforms import Affine
 
 if TYPE_CHECKING:
@@ -99,8 +101,11 @@ def bending_gain(
     landmarks
         Pairs of points that both maps go by, in the frame of the coordinates.
     """
-    found = register(xy_ref, xy_src, *fitted, config, landmarks=landmarks)
-    rigid = Affine(polish_pose(xy_ref, xy_src, *fitted, config, landmarks=landmarks, rounds=1))
+    found, pose = side_by_side(
+        lambda fit: fit(xy_ref, xy_src, *fitted, config, landmarks=landmarks),
+        (register, partial(polish_pose, rounds=1)),
+    )
+    rigid = Affine(pose)
     return compare(xy_ref, xy_src, held_out, (rigid, rigid.inverse()), (found.forward, found.backward))
 
 
@@ -121,7 +126,8 @@ def compare(
     width = max(median_spacing(xy_ref), median_spacing(xy_src))
     ref, src = (xy_ref, features[0]), (xy_src, features[1])
     forward, backward = zip(simple, elaborate, strict=True)
-    return _Answers.of(src, ref, forward, width).joined(_Answers.of(ref, src, backward, width)).summary()
+    one, other = side_by_side(_Answers.of, (src, ref), (ref, src), (forward, backward), (width, width))
+    return one.joined(other).summary()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from inst_align.core.mismatch import Cells, Drawn
+from inst_align.core.drawn import Cells, Drawn
 from inst_align.core.raster import Grid, sample
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def shared_detail(cells: Sequence[Cells], drawn: Sequence[Drawn], coarser: float
     """
     grid: Grid = drawn[0].grid
     (ref, on_ref), (src, on_src) = (_detail(*each, coarser) for each in zip(cells, drawn, strict=True))
-    points = grid.points(ref.device)
-    places = move(points.flatten(0, 1).expand(2, -1, 2))[0]
+    points = grid.points(ref.device).flatten(0, 1)
+    places, _ = move((points, points))
     found = sample(torch.cat([ref, on_ref[None]]), grid, places)
     weight = (found[-1] * on_src.flatten()).double()
     a, b = (

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from inst_align.core.threads import side_by_side
+
 DENSITY = 1.5
 """Blur of the number of cells, in neighbour distances: no holes between cells."""
 TISSUE = 0.15
@@ -32,7 +34,8 @@ def overlap_of(xy_ref: np.ndarray, xy_src: np.ndarray, unit: float) -> tuple[np.
     unit
         Median neighbour distance of the sparser section.
     """
-    return _on_tissue(xy_src, xy_ref, unit), _on_tissue(xy_ref, xy_src, unit)
+    of_ref, of_src = side_by_side(_on_tissue, (xy_src, xy_ref), (xy_ref, xy_src), (unit, unit))
+    return of_ref, of_src
 
 
 def _on_tissue(tissue: np.ndarray, xy: np.ndarray, unit: float) -> np.ndarray:

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 
 from inst_align.core.adam import Adam
+from inst_align.core.drawn import Cells, Drawn
 from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import PoseTerm, trusted
-from inst_align.core.mismatch import Cells, Drawn, Mismatch
-from inst_align.core.threads import one_thread
+from inst_align.core.mismatch import Mismatch
+from inst_align.core.threads import one_thread, side_by_side
 
 if TYPE_CHECKING:
     from inst_align.core.landmarks import Landmarks
+    from inst_align.core.mismatch import Both
     from inst_align.core.registration_config import RegistrationConfig
 
 SIGMA = 0.08
@@ -60,9 +62,10 @@ def polish_pose(
     """
     device = features_ref.device
     grid = config.grid(np.concatenate([xy_ref, xy_src]), SIGMA)
-    ref, src = (
-        Drawn.draw(grid, Cells.of(xy, features), SIGMA)
-        for xy, features in ((xy_ref, features_ref), (xy_src, features_src))
+    ref, src = side_by_side(
+        lambda xy, features: Drawn.draw(grid, Cells.of(xy, features), SIGMA),
+        (xy_ref, xy_src),
+        (features_ref, features_src),
     )
     pose = torch.zeros(3, device=device)
     marks = None if landmarks is None else PoseTerm.of(landmarks, device)
@@ -71,9 +74,9 @@ def polish_pose(
         c, s = pose[0].cos(), pose[0].sin()
         return torch.stack([torch.stack([c, -s]), torch.stack([s, c])])
 
-    def both_ways(places: torch.Tensor) -> torch.Tensor:
+    def both_ways(places: Both) -> Both:
         turn = rotation()
-        return torch.stack([places[0] @ turn.T + pose[1:], (places[1] - pose[1:]) @ turn])
+        return places[0] @ turn.T + pose[1:], (places[1] - pose[1:]) @ turn
 
     def cost(mismatch: Mismatch, turn: int) -> torch.Tensor:
         data = mismatch(both_ways, turn)

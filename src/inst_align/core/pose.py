@@ -23,7 +23,7 @@ from inst_align.core.pose_parts import Candidate, Image
 from inst_align.core.pose_refine import OVERLAP_POWER, finite, refine
 from inst_align.core.raster import Grid
 from inst_align.core.registration_config import RegistrationConfig
-from inst_align.core.threads import one_thread
+from inst_align.core.threads import one_thread, side_by_side
 
 if TYPE_CHECKING:
     from inst_align.core.landmarks import Landmarks
@@ -99,15 +99,16 @@ def search_pose(
     marks = None if landmarks is None else PoseTerm.of(landmarks, features_ref.device)
 
     fixed = MaskedNcc(ref.channels, ref.mask, (grid.height, grid.width))
-    found: list[Candidate] = []
-    starts: list[Candidate] = []
-    for mirror in (False, True):
-        angles = 2 * math.pi / config.n_angles * np.arange(config.n_angles)
+    angles = 2 * math.pi / config.n_angles * np.arange(config.n_angles)
+
+    def searched(mirror: bool) -> tuple[list[Candidate], ...]:  # noqa: FBT001 - one of two cases
         by_angle = [_best_shift(fixed, src, float(angle), mirror=mirror, marks=marks) for angle in angles]
-        starts += _distinct(by_angle, limit=N_CANDIDATES, distance=0.3 * radius)
-        found += by_angle
-    refined = finite(refine(ref, xy_src, features_src[:, :N_CHANNELS], starts, marks), starts)
-    result = _choose(refined, found, 0.3 * radius, config)
+        starts = _distinct(by_angle, limit=N_CANDIDATES, distance=0.3 * radius)
+        return by_angle, starts, refine(ref, xy_src, features_src[:, :N_CHANNELS], starts, marks)
+
+    upright, mirrored = side_by_side(searched, (False, True))
+    found, starts, refined = (one + other for one, other in zip(upright, mirrored, strict=True))
+    result = _choose(finite(refined, starts), found, 0.3 * radius, config)
     # The scores of all poses stay those of one raster, so that they can be compared.
     return replace(result, best=_polished(result.best, xy_ref, xy_src, features_ref, features_src, landmarks))
 

@@ -10,6 +10,7 @@ from inst_align.core.features import SharedFeatures
 from inst_align.core.fourier import FieldConfig
 from inst_align.core.registration_config import RegistrationConfig
 from inst_align.core.sampling import some_rows
+from inst_align.core.threads import side_by_side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,8 +92,8 @@ class Prepared:
         device: torch.device,
     ) -> Prepared:
         """Sort the cells of both sections and compute their features on ``device``."""
-        orders = ref.canonical_order(), src.canonical_order()
-        ref, src = ref.in_order(orders[0]), src.in_order(orders[1])
+        orders = side_by_side(lambda section: section.canonical_order(), (ref, src))
+        ref, src = side_by_side(lambda section, order: section.in_order(order), (ref, src), orders)
         shared = SharedFeatures.of_pair(ref, src, n_components=n_components, n_neighbors=n_neighbors, device=device)
         cells_ref, cells_src = shared.of_cells(generator)
         features_ref, features_src = shared.averaged((cells_ref, cells_src))
@@ -103,7 +104,7 @@ class Prepared:
             of_cells=(cells_ref.to(device), cells_src.to(device)),
             features_ref=features_ref,
             features_src=features_src,
-            orders=orders,
+            orders=(orders[0], orders[1]),
         )
 
     def at_most(self, n_cells: int, *, n_neighbors: int) -> Prepared:

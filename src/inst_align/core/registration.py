@@ -20,13 +20,14 @@ import torch
 
 from inst_align.core.adam import Adam
 from inst_align.core.checkpoint import NOTHING, Checkpoint
+from inst_align.core.drawn import Cells, Drawn
 from inst_align.core.guards import Guard
 from inst_align.core.landmark_terms import Pull
 from inst_align.core.lattice import RECURS, shared_detail
-from inst_align.core.mismatch import Cells, Drawn, Mismatch
+from inst_align.core.mismatch import Mismatch
 from inst_align.core.raster import Grid, grid_sample, sample
 from inst_align.core.registration_config import Level, RegistrationConfig
-from inst_align.core.threads import one_thread
+from inst_align.core.threads import one_thread, side_by_side
 from inst_align.core.transforms import Displacement
 from inst_align.core.velocity import ControlLattice, Flow, bending_energy, fade, strain_energy
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inst_align.core.landmarks import Landmarks
-    from inst_align.core.mismatch import Move
+    from inst_align.core.mismatch import Both, Move
 
 __all__ = ["Level", "Registration", "RegistrationConfig", "register"]
 
@@ -94,9 +95,9 @@ def register(
     device = features_ref.device
     both = np.concatenate([xy_ref, xy_src])
     grids = [config.grid(both, level.sigma) for level in config.levels]
-    cells = [
-        Cells.of(xy, features).gathered(grids[-1]) for xy, features in ((xy_ref, features_ref), (xy_src, features_src))
-    ]
+    cells = side_by_side(
+        lambda xy, features: Cells.of(xy, features).gathered(grids[-1]), (xy_ref, xy_src), (features_ref, features_src)
+    )
     grid, terms = grids[0], []
     velocity = torch.zeros(2, grid.height, grid.width, device=device)
     kept = checkpoint.load("registration")
@@ -110,7 +111,7 @@ def register(
     for number, (level, new_grid) in enumerate(zip(config.levels[start:], grids[start:], strict=True), start):
         lattice = ControlLattice(new_grid, level.control_spacing, device)
         control = lattice.fit(_resample(velocity, grid, new_grid))
-        ref, src = (Drawn.draw(new_grid, section, level.sigma) for section in cells)
+        ref, src = side_by_side(Drawn.draw, (new_grid, new_grid), cells, (level.sigma, level.sigma))
         pull = None
         if landmarks is not None:
             pull = Pull.of(landmarks, control=level.control_spacing, spacing=cells[0].spacing, device=device)
@@ -168,12 +169,14 @@ class _Problem:
         return self.flow.exp(torch.stack([velocity, -velocity]))
 
     def move(self, displacements: torch.Tensor) -> Move:
-        """Return the map of places (2, p, 2) of the source, and of the reference."""
+        """Return the map of places of the source, and of the reference."""
 
-        def moved(places: torch.Tensor) -> torch.Tensor:
-            points = self.grid.normalize(places)[:, None]
-            steps = grid_sample(displacements, points)
-            return places + steps[:, :, 0].transpose(1, 2)
+        def moved(places: Both) -> Both:
+            forward, backward = (
+                at + sample(displacement, self.grid, at).T
+                for displacement, at in zip(displacements, places, strict=True)
+            )
+            return forward, backward
 
         return moved
 

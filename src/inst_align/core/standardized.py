@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from copy import copy
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from inst_align.core.rows import Rows, Streamed
+from inst_align.core.threads import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +28,8 @@ POWER_ITERATIONS = 2
 OVERSAMPLING = 10
 MODERATE = 40
 """Power of two beyond which expression is scaled before it is standardised."""
+_FILTERS = Lock()
+"""Held while the filters of warnings, which all threads share, are changed."""
 
 
 class Standardized:
@@ -181,12 +185,13 @@ def _to_torch(x: sparse.spmatrix | np.ndarray, device: torch.device) -> torch.Te
 
 def sparse_tensor(csr: sparse.csr_matrix | sparse.csr_array, device: torch.device) -> torch.Tensor:
     """Return a sparse matrix as a float32 tensor that can be multiplied with."""
-    with warnings.catch_warnings():  # torch announces on first use that its CSR support may still change
+    data = csr.data.astype(np.float32, copy=False)
+    with _FILTERS, warnings.catch_warnings():  # torch announces on first use that its CSR support may still change
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(
             torch.as_tensor(csr.indptr),
             torch.as_tensor(csr.indices),
-            torch.as_tensor(csr.data.astype(np.float32, copy=False)),
+            torch.as_tensor(data),
             size=csr.shape,
             device=device,
             check_invariants=False,
@@ -217,7 +222,7 @@ def joint_axes(sections: list[Standardized], n_components: int, generator: torch
 
 
 def _covariance_product(sections: list[Standardized], v: torch.Tensor) -> torch.Tensor:
-    return torch.stack([s.rmatmul(s.matmul(v)) / s.shape[0] for s in sections]).sum(dim=0)
+    return torch.stack(side_by_side(lambda s: s.rmatmul(s.matmul(v)) / s.shape[0], sections)).sum(dim=0)
 
 
 def not_extreme(x: Expression) -> Expression:

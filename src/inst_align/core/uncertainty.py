@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from inst_align.core.mismatch import Drawn
+from inst_align.core.drawn import Drawn
 from inst_align.core.raster import blur, sample
 
 if TYPE_CHECKING:
-    from inst_align.core.mismatch import Cells
+    from inst_align.core.drawn import Cells
     from inst_align.core.registration_config import RegistrationConfig
 
 FACTOR = 0.85
