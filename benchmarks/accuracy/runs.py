@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import benchmarks.accuracy.peers  # noqa: F401 - adds to METHODS, in processes that are spawned, too
 from benchmarks.accuracy.embedding import domain_scores
 from benchmarks.accuracy.held_out import held_out_correlation, split_genes
 from benchmarks.accuracy.measures import measure, symmetry

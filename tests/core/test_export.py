@@ -134,4 +134,4 @@ def test_the_map_of_a_real_fit_is_the_composed_fit_at_the_cells(
     error = np.linalg.norm(found.transform(xy) - composed, axis=1) / pair.ref.spacing
     assert np.linalg.norm(composed - found.affine(xy), axis=1).max() > pair.ref.spacing
     assert error.max() < 0.02
-    assert found.report["sampling_error"] == pytest.approx(error.max(), rel=1e-6)
+    assert found.report["sampling_error"] == pytest.approx(error.max(), rel=1e-4)

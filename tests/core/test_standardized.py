@@ -98,6 +98,22 @@ def test_a_section_weighs_the_same_however_many_cells_it_has() -> None:
     assert np.linalg.svd(once.T @ often, compute_uv=False).min() > 0.9999
 
 
+@pytest.mark.parametrize(("n_genes", "closest"), [(100, 0.9999), (600, 0.95)])
+def test_axes_do_not_depend_on_where_the_search_for_them_began(n_genes: int, closest: float) -> None:
+    sections = [Standardized(counts(n, n_genes, seed), CPU) for seed, n in enumerate((400, 300))]
+    one, other = (joint_axes(sections, 12, generator(seed)).numpy() for seed in (1, 2))
+    assert np.median(np.linalg.svd(one.T @ other, compute_uv=False)) > closest
+
+
+def test_of_few_genes_the_axes_are_exact() -> None:
+    a, b = counts(90, 70, 0), counts(60, 70, 1)
+    a[:, 5] = 1.0  # varies in one section only
+    stacked = np.concatenate([z_scores(a) / np.sqrt(90), z_scores(b) / np.sqrt(60)])
+    variance = np.linalg.svd(stacked, compute_uv=False)[:9] ** 2
+    axes = joint_axes([Standardized(x, CPU) for x in (a, b)], 9, generator()).numpy()
+    np.testing.assert_allclose(((stacked @ axes) ** 2).sum(axis=0), variance, rtol=1e-4)
+
+
 def test_no_more_axes_than_genes_or_cells() -> None:
     few_genes = [Standardized(counts(30, 6, seed), CPU) for seed in (0, 1)]
     assert joint_axes(few_genes, 30, generator()).shape == (6, 6)

@@ -56,7 +56,15 @@ def fit_pair_paper(
     clock = Clock(config.phase1_epochs + config.phase2_epochs, callback)
     with torch_settings(len(ref) + len(src)):
         with clock.stage("features"):
-            pair = Prepared.of(ref, src, n_components=N_COMPONENTS, n_neighbors=1, generator=generator, device=device)
+            pair = Prepared.of(
+                ref,
+                src,
+                n_components=N_COMPONENTS,
+                n_fine=N_COMPONENTS,
+                n_neighbors=1,
+                generator=generator,
+                device=device,
+            )
         with clock.stage("pose"):
             affine, report = checkpoint.once(
                 "pose",

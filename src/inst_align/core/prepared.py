@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as default
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,10 @@ class PairConfig:
     Parameters
     ----------
     n_components
-        Channels of the shared features.
+        Channels of the shared features by which poses are found and judged.
+    n_fine
+        Channels by which the tissue is bent, if these are more. Weak ones, too, say where a cell belongs once it is near its
+        place; to the question whether bending pays they add more noise than they answer of it.
     n_neighbors
         Cells, itself among them, over which a cell's features are averaged.
     registration
@@ -36,12 +39,13 @@ class PairConfig:
     """
 
     n_components: int = 30
+    n_fine: int = 40
     n_neighbors: int = 5
     registration: RegistrationConfig = default(default_factory=RegistrationConfig)
     field: FieldConfig | None = default(default_factory=FieldConfig)
 
     def __post_init__(self) -> None:
-        for name in ("n_components", "n_neighbors"):
+        for name in ("n_components", "n_fine", "n_neighbors"):
             if getattr(self, name) < 1:
                 msg = f"`{name}={getattr(self, name)}`: must be at least 1."
                 raise ValueError(msg)
@@ -52,6 +56,7 @@ class PairConfig:
             ref,
             src,
             n_components=self.n_components,
+            n_fine=self.n_fine,
             n_neighbors=self.n_neighbors,
             generator=generator,
             device=device,
@@ -87,6 +92,7 @@ class Prepared:
         src: Section,
         *,
         n_components: int,
+        n_fine: int,
         n_neighbors: int,
         generator: torch.Generator,
         device: torch.device,
@@ -95,8 +101,9 @@ class Prepared:
         orders = side_by_side(lambda section: section.canonical_order(), (ref, src))
         ref, src = side_by_side(lambda section, order: section.in_order(order), (ref, src), orders)
         shared = SharedFeatures.of_pair(ref, src, n_components=n_components, n_neighbors=n_neighbors, device=device)
-        cells_ref, cells_src = shared.of_cells(generator)
-        features_ref, features_src = shared.averaged((cells_ref, cells_src))
+        cells_ref, cells_src = replace(shared, n_components=max(n_components, n_fine)).of_cells(generator)
+        few = slice(None if ref.is_rep else n_components)
+        features_ref, features_src = shared.averaged((cells_ref[:, few], cells_src[:, few]))
         return cls(
             ref=ref,
             src=src,

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 1 << 16
 TYPICAL_CELLS = 10_000
 """Of a section with more cells than this, so many, evenly chosen, tell the moments of its genes and the shared axes."""
-POWER_ITERATIONS = 2
+KRYLOV_BLOCKS = 6
+"""Products with the covariance of the genes that the axes are made of; with fewer they depend on where these began."""
 OVERSAMPLING = 10
 MODERATE = 40
 """Power of two beyond which expression is scaled before it is standardised."""
@@ -201,8 +202,8 @@ def sparse_tensor(csr: sparse.csr_matrix | sparse.csr_array, device: torch.devic
 def joint_axes(sections: list[Standardized], n_components: int, generator: torch.Generator) -> torch.Tensor:
     """Leading joint principal axes of several standardised sections, each section with the same total weight.
 
-    Randomised subspace iteration :cite:p:`halko2011`, which reads the matrices through products only, those of at most
-    ``TYPICAL_CELLS`` cells of each.
+    Of few genes all axes are solved for. Of more, the leading ones are found in a block Krylov space with a random start
+    :cite:p:`musco2015`, which reads the matrices through products only. At most ``TYPICAL_CELLS`` cells of each are asked.
 
     Returns
     -------
@@ -212,13 +213,22 @@ def joint_axes(sections: list[Standardized], n_components: int, generator: torch
     device = sections[0]._mean.device
     n_genes = max(section.n_genes for section in sections)
     n_components = min(n_components, n_genes, sum(s.shape[0] for s in sections) - 1)
-    rank = min(n_components + OVERSAMPLING, n_genes)
-    axes = torch.randn(sections[0].shape[1], rank, generator=generator, device=generator.device).to(device)
-    for _ in range(POWER_ITERATIONS + 1):
-        axes, _ = torch.linalg.qr(_covariance_product(sections, axes))
-    small = axes.T @ _covariance_product(sections, axes)
+    rank = n_components + OVERSAMPLING
+    if n_genes <= KRYLOV_BLOCKS * rank:
+        varies = torch.stack([section.inverse_sd for section in sections]).any(dim=0)
+        basis = torch.eye(len(varies), device=device)[:, varies]
+        products = _covariance_product(sections, basis)
+    else:
+        block = torch.randn(sections[0].shape[1], rank, generator=generator, device=generator.device).to(device)
+        basis = products = block[:, :0]
+        for _ in range(KRYLOV_BLOCKS):
+            for _ in range(2):  # in float32 once is not orthogonal enough
+                block, _ = torch.linalg.qr(block - basis @ (basis.T @ block))
+            product = _covariance_product(sections, block)
+            basis, products, block = torch.cat([basis, block], dim=1), torch.cat([products, product], dim=1), product
+    small = basis.T @ products
     _, rotation = torch.linalg.eigh((small + small.T) / 2)
-    return axes @ rotation.flip(1)[:, :n_components]
+    return basis @ rotation.flip(1)[:, :n_components]
 
 
 def _covariance_product(sections: list[Standardized], v: torch.Tensor) -> torch.Tensor:
