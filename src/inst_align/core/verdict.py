@@ -31,7 +31,7 @@ MIN_CHANNELS = 20
 
 No half is new to the pose, which was searched with all of them, so that nothing is lost by it.
 """
-TRIAL_CELLS = 8000
+TRIAL_CELLS = 5000
 """Cells of either section that the trial looks at: whether bending pays is as sure with these as with more."""
 
 
