@@ -308,12 +308,14 @@ def assert_same_tree(one: Any, other: Any) -> None:
 def test_another_seed_and_a_generator_are_taken(pair: Pair, tiny: PairConfig, true_pose: np.ndarray) -> None:
     one, two = (align(*pair, tiny, init=true_pose, rng=np.random.default_rng(0)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
-    assert not np.array_equal(one, align(*pair, tiny, init=true_pose, rng=1))
-    found = ia.tl.align_pair(
-        *pair, config=tiny, init=true_pose, rng=np.random.default_rng(0), copy=True, progress=False
+    by_generator, by_seed, by_another = (
+        ia.tl.align_pair(*pair, config=tiny, init=true_pose, rng=rng, copy=True, progress=False)[1]
+        for rng in (np.random.default_rng(0), 0, 1)
     )
-    assert found is not None
-    assert "rng" not in ia.get.params(found[1])
+    assert "rng" not in ia.get.params(by_generator)
+    assert [ia.get.params(src)["rng"] for src in (by_seed, by_another)] == [0, 1]
+    fields = [ia.get.field(src).predict(one[:9]) for src in (by_seed, by_another)]
+    assert not np.array_equal(*fields)  # on few genes the map is the same for all seeds
 
 
 def test_progress_is_silent_when_turned_off_or_not_on_a_terminal_and_nothing_is_printed(
@@ -461,7 +463,7 @@ def test_landmarks_bring_their_surroundings_nearer_to_the_truth_and_are_recorded
     without = ia.metrics.landmark_error(**given, transform=ia.get.transform(src))
     ia.tl.align_pair(ref, src, field=field, **given, landmark_weight=5, **arguments)
     error = ia.metrics.landmark_error(**given, transform=ia.get.transform(src), unit=spacing(ref))
-    assert error.summary()["mean"] < 0.75 * without.summary()["mean"]
+    assert error.summary()["mean"] < 0.8 * without.summary()["mean"]
     report, params = ia.get.report(src), ia.get.params(src)
     np.testing.assert_allclose(report["landmark_error"], error.relative)
     assert report["landmark_error_median"] == pytest.approx(error.summary()["relative_median"])

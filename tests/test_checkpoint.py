@@ -239,7 +239,9 @@ def test_a_seed_that_nobody_gave_is_drawn_once(tmp_path: Path, interrupt_at: Cal
     np.testing.assert_array_equal(resumed.obsm[KEY], again.obsm[KEY])
     assert "rng" not in ia.get.params(resumed)
     afresh = align(tmp_path / "b", rng=None)
-    assert not np.array_equal(resumed.obsm[KEY], afresh.obsm[KEY])
+    same, other = (ia.get.field(found).predict(resumed.obsm[KEY][:9]) for found in (again, afresh))
+    np.testing.assert_array_equal(ia.get.field(resumed).predict(resumed.obsm[KEY][:9]), same)
+    assert not np.array_equal(same, other)  # the map of so few genes is the same for all seeds
 
 
 def test_the_form_that_the_data_is_kept_in_does_not_matter(
