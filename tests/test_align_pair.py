@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import subprocess
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -259,6 +260,22 @@ def test_cells_that_are_left_out_of_the_fit_are_moved_by_the_map(
 
 
 # Randomness and global state
+
+
+FIRST_CALL = """
+import torch
+import inst_align as ia
+
+torch.set_num_threads(3)
+ia.pp.rigid_align(*ia.datasets.toy_pair(n_cells=200, n_genes=40, rng=0), rng=0, device="cpu")
+print(torch.get_num_threads())
+"""
+
+
+def test_the_first_call_of_a_process_leaves_the_threads_alone() -> None:
+    """The first parallel function of numba that scanpy calls tells OpenMP another number."""
+    done = subprocess.run([sys.executable, "-c", FIRST_CALL], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3"]
 
 
 @pytest.mark.usefixtures("coarse_search")

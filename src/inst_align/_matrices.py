@@ -176,8 +176,10 @@ def log_normalize(counts: sp.csr_matrix, total: float) -> sp.csr_matrix:
     """Scale each cell to the same total and take ``log(1 + x)``; works in place. Every cell has counts."""
     import scanpy as sc
 
+    from inst_align.core.threads import kept_threads
+
     scratch = AnnData(counts)
-    with _SCANPY:
+    with _SCANPY, kept_threads():
         sc.pp.normalize_total(scratch, target_sum=total)
         sc.pp.log1p(scratch)
     return sp.csr_matrix(scratch.X)

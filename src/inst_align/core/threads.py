@@ -56,6 +56,16 @@ def torch_settings(n_cells: int) -> Iterator[None]:
 
 
 @contextmanager
+def kept_threads() -> Iterator[None]:
+    """Let torch have as many threads after the block as before, whatever other libraries within tell OpenMP, as numba does."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def helpers(n_threads: int) -> Iterator[None]:
     """Within the block, let :func:`side_by_side` use so many threads; one within another changes nothing."""
     if _HELPERS.get()[1] is not None or n_threads < 2:
@@ -150,9 +160,6 @@ def repeatable(device: torch.device, *, deterministic: bool) -> Iterator[None]:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Within the block or function, work with one thread: on rasters, whose size does not depend on that of the data."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with kept_threads():
+        torch.set_num_threads(1)
         yield
-    finally:
-        torch.set_num_threads(before)
