@@ -132,8 +132,8 @@ def field(adata: AnnData, key: str = SPATIAL_ALIGNED) -> ExpressionField:
     record = _record(adata, key)
     if "field" not in record and record.get("params", {}).get("field") is False:
         raise KeyError(f"`key={key!r}`: this run was told to fit no field; run the alignment with `field=True`.")
-    stopped = _record(adata, key).get("report", {}).get("stopped_early")
-    if "field" not in _record(adata, key) and stopped is not None:
+    stopped = record.get("report", {}).get("stopped_early")
+    if "field" not in record and stopped is not None:
         raise KeyError(
             f"`key={key!r}`: the fit of this run stopped early ({stopped}) and left no field; see `ia.get.report`."
         )

@@ -14,6 +14,8 @@ import torch
 if TYPE_CHECKING:
     from inst_align.core.raster import Grid
 
+    Pair = tuple[torch.Tensor, torch.Tensor]
+
 BORDER = 2
 """Pixels of zeros all around: a point beyond the raster lies between two of them, where nothing changes either."""
 
@@ -33,10 +35,20 @@ class Lookup:
 
     def values(self, xy: torch.Tensor) -> torch.Tensor:
         """Bilinear values at points (p, 2), shape (p, k)."""
-        return self(xy)[0]
+        corners, (left, right), (above, below) = self._around(xy)
+        return self._summed(corners, left * above, right * above, left * below, right * below)
 
     def __call__(self, xy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Bilinear values at points (p, 2), and their derivatives along x and along y per pixel, each of shape (p, k)."""
+        corners, (left, right), (above, below) = self._around(xy)
+        return (
+            self._summed(corners, left * above, right * above, left * below, right * below),
+            self._summed(corners, -above, above, -below, below),
+            self._summed(corners, -left, -right, left, right),
+        )
+
+    def _around(self, xy: torch.Tensor) -> tuple[torch.Tensor, Pair, Pair]:
+        """Rows of the four pixels around points (p, 2), shape (p, 4), and the shares of those left, right, above and below."""
         grid, width = self.grid, self.grid.width + 2 * BORDER
         x, y = (
             ((at - start) / grid.pixel).clamp(-1.5, n + 0.5) + BORDER
@@ -44,16 +56,10 @@ class Lookup:
         )
         column, row = x.floor(), y.floor()
         right, below = x - column, y - row
-        left, above = 1 - right, 1 - below
         corner = (row * width + column).nan_to_num().long()  # of a place that is not finite the values are not either
         corners = torch.stack([corner, corner + 1, corner + width, corner + (width + 1)], dim=1)
+        return corners, (1 - right, right), (1 - below, below)
 
-        def summed(*weights: torch.Tensor) -> torch.Tensor:
-            by_corner = torch.stack(weights, dim=1)
-            return torch.nn.functional.embedding_bag(corners, self.rows, per_sample_weights=by_corner, mode="sum")
-
-        return (
-            summed(left * above, right * above, left * below, right * below),
-            summed(-above, above, -below, below),
-            summed(-left, -right, left, right),
-        )
+    def _summed(self, corners: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        by_corner = torch.stack(weights, dim=1)
+        return torch.nn.functional.embedding_bag(corners, self.rows, per_sample_weights=by_corner, mode="sum")

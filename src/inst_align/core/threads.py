@@ -36,8 +36,8 @@ def torch_settings(n_cells: int) -> Iterator[None]:
     """Within the block, let torch be as a fit needs it, whatever the caller has set; put it all back afterwards.
 
     One thread for every ``CELLS_PER_THREAD`` cells, at most as many as there were, which is also how many tasks may run
-    side by side; float32 by default; gradients on; numbers too small for the normal form of floats count as zero, since a CPU takes many times as long for them. (In the
-    calling thread: torch has no way to tell its others.)
+    side by side; float32 by default; gradients on; numbers too small for the normal form of floats count as zero, since
+    a CPU takes many times as long for them. (In the calling thread: torch has no way to tell its others.)
     """
     before, dtype, flushed = torch.get_num_threads(), torch.get_default_dtype(), flushes_denormals()
     n_threads = max(1, min(before, n_cells // CELLS_PER_THREAD))
@@ -106,12 +106,12 @@ def side_by_side(function: Callable[..., Result], *arguments: Iterable[Any]) -> 
         with torch.set_grad_enabled(graded):
             return function(*call)
 
-    others = [pool.submit(copy_context().run, task, *call) for call in calls[1:]]
-    try:
-        return [copy_context().run(task, *calls[0]), *(other.result() for other in others)]
-    finally:
-        wait(others)
-        torch.set_num_threads(before)
+    with kept_threads():
+        others = [pool.submit(copy_context().run, task, *call) for call in calls[1:]]
+        try:
+            return [copy_context().run(task, *calls[0]), *(other.result() for other in others)]
+        finally:
+            wait(others)
 
 
 def flushes_denormals() -> bool:
